@@ -160,9 +160,10 @@ class RealAndFake(Dataset):
         for part, size in sizes.items():
             if size == 0:
                 change = "smaller" if part == "training" else "larger"
+                hint = f"write a {change} held_out, or use more items"
                 raise DataError(
-                    f"the {part} part must have items, got no {what}; write a {change} held_out, "
-                    "or use more items",
+                    f"the {part} part must have items, got no {what}; "
+                    f"{hint if self.held_out else 'use more items'}",
                     Code.WRONG_LENGTH,
                 )
         if not self.held_out:

@@ -14,7 +14,7 @@ from genkit.types import DataSpec
 from genkit_dg.adm_classifier import AdmClassifier
 from genkit_dg.adm_names import infer_architecture, rename
 
-COSINE = (64, 64)
+COSINE_SIZE = (64, 64)
 """Image size whose published classifier has the cosine schedule; all others have the linear one.
 
 A file does not contain its schedule, and :class:`AdmClassifier` uses times of the linear one.
@@ -41,7 +41,7 @@ class AdmClassifierImporter(Importer):
         except DataError as error:
             raise DataError(f"{path}: {error}", error.code) from error
         spec = DataSpec(settings.pop("shape"), classes=settings.pop("outputs"))
-        if spec.shape[1:] == COSINE:
+        if spec.shape[1:] == COSINE_SIZE:
             raise DataError(
                 f"{path} must be a classifier with the linear noise schedule, got one of 64x64 "
                 "images, which guided-diffusion trains with the cosine schedule; name a file for "

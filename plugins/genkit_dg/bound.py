@@ -21,6 +21,7 @@ class BoundDiscriminator(BoundGuidance):
         by_level: factor of both weights as a function of the noise level; None for factor 1.
         gradient_only: whether the discriminator was trained for this correction, by an objective
             that determines only the gradient of its output.
+        fits_pairs: whether it was trained for this correction with pairs like the denoiser's.
     """
 
     def __init__(
@@ -31,17 +32,19 @@ class BoundDiscriminator(BoundGuidance):
         by_level: WeightCurve | None = None,
         *,
         gradient_only: bool = False,
+        fits_pairs: bool = False,
     ) -> None:
         self.discriminator = discriminator
         self.weight = weight
         self.second_weight = second_weight
         self.by_level = by_level
         self.gradient_only = gradient_only
+        self.fits_pairs = fits_pairs
 
     @property
     def requires_score(self) -> bool:
         # Trained for the correction itself, the gradient also fits the velocity of assigned noise.
-        return super().requires_score and not self.gradient_only
+        return super().requires_score and not self.fits_pairs
 
     def correction(
         self,

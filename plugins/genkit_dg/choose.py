@@ -95,7 +95,13 @@ class ChooseDiscriminator(Stage):
             context.record.log({"sigma": float(level), **judgment.row()})
         context.record.log({"chosen": best, "reason": explain_choice(judgments)})
         context.record.picture("choice", choice_plot(judgments, levels))
-        if judgments[best].is_chance:
+        if file.gradient_only:
+            context.warn(
+                "the objective of the discriminator determines only the gradient of its output, "
+                "but snapshots are compared by cross-entropy, which also depends on its value; "
+                "compare samples with several snapshots"
+            )
+        elif judgments[best].is_chance:
             context.warn(describe_chance(judgments[best]))
         weights, _ = load(snapshots[best])
         context.record.save(replace(file, weights=weights, images=best))

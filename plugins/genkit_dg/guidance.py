@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from genkit.artifacts import DiscriminatorRef
+from genkit.artifacts import Coupling, DiscriminatorRef
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Design, Guidance, Inputs, Solver, Stages, Trained
 from genkit.settings import quote, setting
@@ -115,7 +115,7 @@ class DiscriminatorGuidance(Guidance):
             raise DataError(
                 f"discriminator must be trained on the denoiser in use, got "
                 f"{quote(self.discriminator)}, which was trained on a different one; train a "
-                "discriminator for this denoiser",
+                "discriminator for this denoiser, in a recipe with both: genkit run --redo STAGE",
                 Code.CONFLICT,
             )
         by_level = None
@@ -124,10 +124,24 @@ class DiscriminatorGuidance(Guidance):
             fitted.require(module, denoiser.module)
             by_level = fitted.on(inputs.device)
         gradient_only = discriminator.gradient_only
-        bound = kind(module, self.weight, second, by_level, gradient_only=gradient_only)
+        bound = kind(
+            module,
+            self.weight,
+            second,
+            by_level,
+            gradient_only=gradient_only,
+            fits_pairs=gradient_only and _agree(discriminator.coupling, denoiser.coupling),
+        )
         if digest is None:
             bound.warnings = [
                 f"the denoiser on which the discriminator {quote(self.discriminator)} was trained "
                 "is unknown, and the guided denoiser is assumed"
             ]
         return bound
+
+
+def _agree(first: Coupling | None, second: Coupling | None) -> bool:
+    """Return whether two couplings are known and both or neither of them preserve the score."""
+    if first is None or second is None:
+        return False
+    return first.preserves_score == second.preserves_score

@@ -39,7 +39,8 @@ class FeatureMetric(Metric):
 
     def words(self, score: str) -> str:
         label = self.extractor.label
-        return f"{self.quantity or super().words(score.removesuffix(f'_{label}'))}, {label}"
+        quantity = self.quantity or super().words(score.removesuffix(f"_{label}"))
+        return quantity if label == "inception" else f"{quantity}, {label}"
 
     def features(self, subject: Subject) -> tuple[Tensor, Tensor]:
         """Return the features of the reference, ``[N, F]``, and of the samples, ``[M, F]``.

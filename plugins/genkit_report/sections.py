@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from genkit.artifacts.layout import CHECKPOINT, DURING_TRAINING
+from genkit.artifacts.scores import WORDS
 from genkit.parts.figure import number, span_wide_range
 from genkit.plugin import (
     ClassifierFile,
@@ -267,7 +268,7 @@ def _hashes(view: View) -> list[tuple[str, str, str, str]]:
         for stage, scores in view.scores.items()
         for score, facts in scores.facts.items()
         for name, value in facts.items()
-        if not name.startswith("samples.sampler") and len(value) < 200
+        if name != WORDS and not name.startswith("samples.sampler") and len(value) < 200
     ]
 
 

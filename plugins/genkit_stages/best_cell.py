@@ -23,7 +23,7 @@ S = TypeVar("S", bound=SamplingStage)
 SEED_SETTINGS = frozenset({"count", "first_seed"})
 """Settings that determine which samples are drawn, not how they are drawn."""
 
-MAY_DIFFER = SEED_SETTINGS | {"batch_size", "latents"}
+FREE_SETTINGS = SEED_SETTINGS | {"batch_size", "latents"}
 """Settings in which the final samples may differ from those of the sweep.
 
 Latents are the random numbers of the samples, like their seeds. No sample depends on its batch.
@@ -82,6 +82,7 @@ class BestCell(Settings):
                 "choose a sweep over samples of this denoiser",
                 Code.WRONG_REFERENCE,
             )
+            return
         first = getattr(template, "first_seed", 0)
         if seeds.start < first + sweep.count and first < seeds.stop:
             yield Problem(
@@ -108,7 +109,7 @@ class BestCell(Settings):
             )
             return
         for key, own, swept in _differences(stage, template):
-            if key[0] in MAY_DIFFER or _is_varied(key, sweep):
+            if key[0] in FREE_SETTINGS or _is_varied(key, sweep):
                 continue
             hint = f"write the {key[0]} of stage {sweep.samples}"
             if swept is None:

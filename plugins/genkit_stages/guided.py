@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from genkit.artifacts import DenoiserFile
 from genkit.designs import components, references
 from genkit.field_types import Reference
 from genkit.fields import leaves_of
 from genkit.interfaces import (
+    Component,
     Context,
     Dataset,
     Discriminator,
@@ -23,23 +26,28 @@ def guided_denoisers(
 ) -> dict[str, str]:
     """Return the stages of the denoisers on which a discriminator is trained.
 
-    These are the denoiser that drew the generated items of the data, and those to which network and
-    objective refer. For guidance they must all be the guided denoiser.
+    These are the denoiser to which the objective refers, and the one that drew the generated items
+    of the data; without both, the one whose encoder the network uses. For guidance they must all be
+    the guided denoiser.
 
     Returns:
-        Map from the id of a stage to ``data``, ``network`` or ``objective``; empty if the network
+        Map from the id of a stage to ``objective``, ``data`` or ``network``; empty if the network
         is not a discriminator.
     """
     if not isinstance(network, Discriminator):
         return {}
-    parts = (part for part in components(data) if isinstance(part, Dataset))
-    drawers = (part.drawn_by(earlier) for part in parts)
-    denoisers = {drawer: "data" for drawer in drawers if drawer}
-    for key, component in (("network", network), ("objective", objective)):
-        for _, kind, value in leaves_of(component):
-            if isinstance(kind, Reference) and issubclass(kind.artifact, DenoiserFile):
-                denoisers.setdefault(value, key)
-    return denoisers
+    denoisers = dict.fromkeys(_denoisers_in(objective), "objective")
+    for part in components(data):
+        if isinstance(part, Dataset) and (drawer := part.drawn_by(earlier)):
+            denoisers.setdefault(drawer, "data")
+    return denoisers or dict.fromkeys(_denoisers_in(network), "network")
+
+
+def _denoisers_in(component: Component) -> Iterator[str]:
+    """Yield the ids of the denoisers to which the settings of a component refer."""
+    for _, kind, value in leaves_of(component):
+        if isinstance(kind, Reference) and issubclass(kind.artifact, DenoiserFile):
+            yield value
 
 
 def guided_digest(
@@ -48,7 +56,7 @@ def guided_digest(
     """Return the digest of the denoiser on which a discriminator is trained.
 
     None if the network is not a discriminator, or if the denoiser is unknown. If there are several
-    denoisers, which is refused for guidance in the same recipe, it is the digest of the first.
+    denoisers, which is refused for guidance in the same recipe, it is that of the objective.
     """
     earlier: dict[str, Stage] = {}
     names = [name for part in (data, network, objective) for name in references(part)]

@@ -212,6 +212,12 @@ class Train(Stage):
                 f"batch_size must be at least the number of processes, {context.world.size}, got "
                 f"{self.batch_size}; write a larger batch_size, or start fewer processes"
             )
+        # First, since it takes memory, and so that an error does not come after the training.
+        digest = (
+            guided_digest(self.data, self.network, self.objective, context)
+            if context.world.is_main
+            else None
+        )
         spec, stream = self.spec(), self.stream(context, self.images)
         coupling = coupling_of(self.network, context, stream, self.pools_ahead)
         trainer = self.trainer(context, spec)
@@ -241,7 +247,6 @@ class Train(Stage):
             ).run()
         contained = {name: context.read(name, NetworkFile) for name in references(self.network)}
         file = self._file(context, spec, trainer, coupling)
-        digest = guided_digest(self.data, self.network, self.objective, context)
         context.record.save(replace(file, contained=contained, denoiser_digest=digest))
         context.world.barrier()
 

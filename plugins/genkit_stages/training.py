@@ -165,7 +165,9 @@ class Loop:
                 if final and is_of_the_disk(error):
                     raise
                 rows = self.context.record.path(METRICS)
-                hint = f"; {rows} is damaged" if isinstance(error, (KeyError, TypeError)) else ""
+                hint = (
+                    f"; {rows} may be damaged" if isinstance(error, (KeyError, TypeError)) else ""
+                )
                 self.context.warn(f"the plots were not drawn: {in_words(error)}{hint}")
         return self._clock() - start
 

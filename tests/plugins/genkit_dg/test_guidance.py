@@ -184,15 +184,21 @@ def test_a_log_ratio_of_which_only_the_gradient_has_a_meaning_is_not_clipped():
     assert_close(corrections[1], torch.full((2, 2), 3.0))
 
 
-def test_a_correction_that_was_trained_itself_requires_no_score():
+def test_a_correction_that_was_trained_for_the_same_pairs_requires_no_score():
     assigned = Coupling(True, True, frozenset(), independent=False, preserves_score=False)
     found = []
-    for only in (False, True):
-        guidance = BoundDiscriminator(Counting(), 1.0, 1.0, gradient_only=only)
-        guidance.component = DiscriminatorGuidance(discriminator="d")
+    independent = replace(assigned, independent=True, preserves_score=True)
+    for only, coupling in ((False, assigned), (True, assigned), (True, independent), (True, None)):
+        denoiser = Trained(None, None, GoldenDiscriminator(torch.ones(2)), assigned)
+        digest = network_digest(denoiser.module)
+        trained = Trained(None, None, Counting(), coupling, digest, gradient_only=only)
+        inputs = SimpleNamespace(network=lambda _, found=trained: found)
+        settings = DiscriminatorGuidance(discriminator="d")
+        guidance = settings.bind(inputs, denoiser)
+        guidance.component = settings
         heun = component("solver", "heun")
         found.append(len([*sampling_warnings("corrected", assigned, heun, [guidance])]))
-    assert found == [1, 0]
+    assert found == [1, 0, 1, 1]
 
 
 def test_boosting_requires_a_log_ratio_whose_sign_has_a_meaning():

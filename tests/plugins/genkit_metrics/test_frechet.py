@@ -14,6 +14,7 @@ from genkit.random import generator
 from genkit.testing import subject_of
 from genkit.types import Batch, DataSpec
 from genkit_data.handwritten import Digits
+from genkit_metrics.classes import InceptionScore
 from genkit_metrics.classifier import CnnClassifier
 from genkit_metrics.extractors import ClassifierFeatures, Pixels
 from genkit_metrics.frechet import Frechet, FrechetByClass
@@ -47,6 +48,7 @@ def measure(extractor, samples, reference, context):
             [f"{which} Fréchet distance within a class, pixels" for which in ("mean", "largest")],
         ),
         (Kid(extractor=Pixels()), ["KID, pixels"]),
+        (InceptionScore(extractor=Inception()), ["inception score"]),
         (Nearest(extractor=Pixels()), ["nearest, pixels", "authentic, pixels"]),
     ],
 )
