@@ -230,7 +230,7 @@ def draw_lines(axes: Axes, scores: Scores, images: int, own: bool) -> None:
     axes.set_title(f"{images:,} images, {levels}", loc="left", fontweight="bold")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks([5, 7, 9, 13, 27, 35], labels=["5", "7", "9", "13", "27", "35"])
+    axes.set_xticks([3, 5, 7, 9, 13, 27, 35], labels=["3", "5", "7", "9", "13", "27", "35"])
     axes.set_yticks([3, 10, 30, 100, 300, 1000], labels=["3", "10", "30", "100", "300", "1,000"])
     axes.minorticks_off()
     axes.set_xlabel("NFE: calls of the denoiser per sample")
