@@ -103,6 +103,8 @@ def _seconds(rows: Sequence[Row]) -> Iterator[float]:
 
 def _duration(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
-    )
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes:
+        return f"{minutes} min"
+    return f"{seconds:.0f} s" if seconds >= 1 else "less than 1 s"
