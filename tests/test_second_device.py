@@ -114,7 +114,9 @@ def smaller(value, key=""):
         return value
     less = {"steps": STEPS} if key == "schedule" else SMALLER.get(value.get("use"), {})
     if value.get("id") == "fakes":
-        less = {**less, "count": 20}  # some of which are held out
+        less = {**less, "count": 200}
+    if "held_out" in value:
+        less = {**less, "held_out": 0.5}  # so that both parts have all classes
     table = {key: smaller(item, key) for key, item in value.items()} | less
     return {key: item for key, item in table.items() if item is not None}
 

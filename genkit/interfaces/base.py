@@ -89,14 +89,14 @@ class Design:
 
     def misfits(self, denoiser: Design) -> Iterator[Problem]:
         """Yield a problem if the network does not fit the samples and classes of a denoiser."""
-        shape, classes = denoiser.spec.shape, denoiser.classes
-        if self.spec.shape != shape:
-            reason = f"must be trained on the denoiser's shape {shape}, got {self.spec.shape}"
+        shape, own = denoiser.spec.shape, self.spec.shape
+        if own != shape:
+            reason = f"must be trained on items of the denoiser's shape {shape}, got {own}"
             yield Problem((), reason, "choose a network that was trained on items of this shape")
-        elif self.classes not in (0, classes):
-            reason = f"must have the denoiser's {classes} classes or none, got {self.classes}"
+        elif self.classes not in (0, classes := denoiser.classes):
+            reason = f"must be conditioned on the denoiser's {classes} classes or on none, got "
             hint = "choose a network that is not class-conditional, or a different denoiser"
-            yield Problem((), reason, hint)
+            yield Problem((), f"{reason}{self.classes}", hint)
         elif others := [name for name in self.denoisers if denoiser.stage not in ("", name)]:
             yield Problem(
                 (),

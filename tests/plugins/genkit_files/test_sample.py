@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 
 from genkit import tensors
 from genkit.api import load_denoiser
-from genkit.artifacts import DenoiserRef
+from genkit.artifacts import DenoiserRef, DiscriminatorFile
 from genkit.artifacts.coupling import Coupling
 from genkit.cli import main
 from genkit.errors import Code, SettingError, UsageError
@@ -27,6 +27,7 @@ from genkit.random import seeded
 from genkit.recipe.decode import component
 from genkit.recipe.encode import table
 from genkit.settings import setting
+from genkit.tensors import network_digest
 from genkit.types import DataSpec
 from genkit_edm.solvers.heun import Heun
 from genkit_files.sample import parse_seeds
@@ -458,9 +459,12 @@ GUIDE = "{{ use = \"discriminator\", discriminator = '{}', weight = {} }}"
 
 
 @pytest.fixture
-def judge(tmp_path):
-    """Return the file of a discriminator of points."""
-    return save(tmp_path / "j.safetensors", DataSpec((2,)), "discriminator", **MLP)
+def judge(points, tmp_path):
+    """Return the file of a discriminator that was trained on the denoiser of points."""
+    path = save(tmp_path / "j.safetensors", DataSpec((2,)), "discriminator", **MLP)
+    digest = network_digest(load_denoiser(points, "cpu").trained.module)
+    replace(DiscriminatorFile.load(path), denoiser_digest=digest).save(path)
+    return path
 
 
 def test_guided_samples_are_those_of_python_and_of_a_run(genkit_, points, judge, tmp_path):
