@@ -113,9 +113,10 @@ class DiscriminatorGuidance(Guidance):
         module, digest = discriminator.module, discriminator.denoiser_digest
         if digest is not None and digest != network_digest(denoiser.module):
             raise DataError(
-                f"discriminator must be trained on the denoiser in use, got "
+                "discriminator must be trained on the denoiser in use, got "
                 f"{quote(self.discriminator)}, which was trained on a different one; train a "
-                "discriminator for this denoiser, in a recipe with both: genkit run --redo STAGE",
+                "discriminator for this denoiser, or run the recipe again with --redo and the id "
+                "of the stage that trains it",
                 Code.CONFLICT,
             )
         by_level = None

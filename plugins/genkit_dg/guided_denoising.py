@@ -26,8 +26,8 @@ class GuidedDenoising(Objective):
     Cross-entropy fits L, not its gradient. This objective fits the gradient, for guidance with
     weight 1, to the denoiser's error on real items. Guidance then corrects the score if noise is
     independent, and the velocity of the ODE if noise is assigned. No generated items are required.
-    If the data contains them, for the stages that evaluate the discriminator, they have loss 0, and
-    real items have twice their loss. So the mean is that of real items, which are half of the data.
+    Stages that evaluate the discriminator require generated items in the data. These have loss 0,
+    and real items twice their loss: real items are half of the data, so the mean is theirs.
     Each step computes second derivatives.
     """
 

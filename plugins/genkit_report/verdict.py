@@ -24,7 +24,8 @@ def verdict(view: View) -> Iterator[str]:
         if images := stage.images:
             seconds = sum(_seconds(view.rows(stage, "images_per_second")))
             yield f"Stage {stage.id}: {images:,} training images in {_duration(seconds)}."
-    if drawn := list(_drawn(view)):
+    # Samples that were drawn before the stage was resumed may have no time.
+    if drawn := [cost for cost in _drawn(view) if cost.seconds_per_image is not None]:
         images = sum(cost.images for cost in drawn)
         seconds = sum((c.seconds_per_image or 0.0) * c.images / c.processes for c in drawn)
         yield f"{images:,} samples in {_duration(seconds)}."

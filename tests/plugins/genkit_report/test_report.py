@@ -296,6 +296,14 @@ def test_a_run_has_one_page(finished):
     assert "48 samples in " in text  # 16, and 16 for each of two combinations
 
 
+def test_samples_without_a_measured_time_are_not_timed(run):
+    for path in run.glob("*/cost.json"):
+        path.write_text(
+            re.sub('"seconds_per_image": [^,]*', '"seconds_per_image": null', path.read_text())
+        )
+    assert " samples in " not in " ".join(Page(rendered(run)).texts)
+
+
 def test_runs_are_compared(finished, run):
     recipe = run / "resolved.toml"  # the values that ran, as --set changes them
     recipe.write_text(recipe.read_text().replace('"hungarian"', '"random"'))
