@@ -53,7 +53,7 @@ MAIN = ("sweep-both", "by-level-both")
 """Arms for all schedules and numbers of steps; the others are only measured with those of `ONCE`."""
 
 ONCE = ("paper", 7)
-"""Schedule and number of steps with which all arms are compared."""
+"""Schedule and number of steps with which all arms are compared, for unconditional denoisers."""
 
 SECOND_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 INTERVALS = {
@@ -138,7 +138,8 @@ def arms(name: str, schedule: str, steps: int) -> Iterator[tuple[str, str, str, 
                     yield guidance, f"{weight:g}-{where}", f"{{ {', '.join(parts)} }}", ""
             continue
         use = f'use = "discriminator", discriminator = "{guidance}"'
-        for arm in ARMS if (schedule, steps) == ONCE else MAIN:
+        compared = (schedule, steps) == ONCE and not METHODS[name].conditional
+        for arm in ARMS if compared else MAIN:
             settings, vary = ARMS[arm]
             found = settings.format(guidance=guidance)
             yield guidance, arm, f"{{ {use}, {found} }}" if found else f"{{ {use} }}", vary
