@@ -30,9 +30,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from genkit.files import cache_folder, write_json
-from genkit.plugin import probe_process
+from genkit.plugin import probe_process, process_state
 from genkit.plugin.hookspec import OURS
-from genkit.plugin.probe_process import BEGIN, Verdict
+from genkit.plugin.probe_process import BEGIN, SOUND_EXIT, Verdict
 from genkit.plugin.registry import Owner
 
 PROBE_SECONDS = 5.0
@@ -46,6 +46,7 @@ _GRACE_SECONDS = 1.0
 """Seconds after the time limit at which a process that has not ended itself is killed."""
 _FORKS = hasattr(os, "fork")
 _PACKAGES = (".dist-info", ".egg-info")
+_RULES = Path(probe_process.__file__), Path(process_state.__file__)
 _PROBING = "GENKIT_PROBING"
 """Environment variable that is set in the processes that probe."""
 
@@ -142,7 +143,7 @@ def _digest(owner: Owner, point: metadata.EntryPoint) -> str:
     with suppress(OSError, ValueError, ImportError):  # a damaged installation
         facts.append(metadata.version(OURS))
         facts += sorted(p.name for p in Path(_place(point)).iterdir() if p.suffix in _PACKAGES)
-        for file in _sources(_module(point)):
+        for file in (*_sources(_module(point)), *_RULES):
             status = file.stat()
             facts += [str(file), status.st_mtime_ns, status.st_size]
         facts.append(point.dist.read_text("RECORD") if point.dist else None)
@@ -311,7 +312,7 @@ def _verdict(module: str, text: str, code: int | None) -> Verdict:
             "in a component or a command"
         )
         reason = alive if line else slow
-    elif code or not line:
+    elif code != SOUND_EXIT or not line:
         end = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
         reason = f"must not end the process, but ended it with {end}{place}; raise an error"
     elif text.replace(line[0], "").strip() != begin:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
-import random
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from json import dumps  # by name, since a plugin may replace it
 from pathlib import Path
+from typing import Never
 
 from genkit.plugin.hookspec import GROUP
 from genkit.plugin.loading import register
+from genkit.plugin.process_state import ProcessState
 from genkit.plugin.registry import Owner, in_words, place_of
 
 BEGIN = "begin "
 """Output of a process before the import; the rest of the line is the time limit in seconds."""
+
+SOUND_EXIT = 86
+"""Exit code of a process in which nothing else ended it. Arbitrary: not 0, which a plugin that ends
+the process is likely to use."""
 
 _MAX_WAIT = 6.0
 """Max factor of the time limit. Chosen, not tuned: on two cores with seven other processes, the
@@ -58,13 +62,13 @@ def serve(jobs: Sequence[Sequence[str]], seconds: float, started: float, forks: 
     # is used for the plugins, too.
     wait = (time.time() - started) / max(time.process_time(), 0.01)
     limit = seconds * min(max(wait, 1.0), _MAX_WAIT)
+    ProcessState()  # imports the modules that are compared, once for all forks
     outputs: dict[int, str] = {}
     for output, plugin, distribution, version, value in jobs:
         child = os.fork() if forks else 0
         if child == 0:
             point = metadata.EntryPoint(plugin, value, GROUP)
             _probe(Owner(plugin, distribution, version), point, limit, output)
-            return  # the process then ends like any other, which is a part of the test
         outputs[child] = output
     for _ in jobs:
         child, status = os.wait()
@@ -72,7 +76,7 @@ def serve(jobs: Sequence[Sequence[str]], seconds: float, started: float, forks: 
         Path(f"{outputs[child]}.code").write_text(str(code), encoding="utf-8")
 
 
-def _probe(owner: Owner, point: metadata.EntryPoint, seconds: float, output: str) -> None:
+def _probe(owner: Owner, point: metadata.EntryPoint, seconds: float, output: str) -> Never:
     """Import a plugin, call its hooks, and write the verdict to a file as JSON.
 
     If the time limit is exceeded or the process crashes, tracebacks of all threads are written. The
@@ -85,7 +89,7 @@ def _probe(owner: Owner, point: metadata.EntryPoint, seconds: float, output: str
     with redirect_stdout(sys.stderr):  # as in a command
         answer.write(f"{BEGIN}{seconds:.1f}\n")
         answer.flush()
-        before = _state()
+        state = ProcessState()
         faulthandler.enable(answer)
         # Implemented in C: it also ends a process whose Python code is blocked.
         faulthandler.dump_traceback_later(seconds, exit=True, file=answer)
@@ -96,34 +100,13 @@ def _probe(owner: Owner, point: metadata.EntryPoint, seconds: float, output: str
                 register(owner, point)
         except BaseException as error:  # noqa: BLE001
             reason = f"{in_words(error)}{place_of(error)}"
-        took, after = time.perf_counter() - start, _state()
-    names = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+        took, names = time.perf_counter() - start, state.changes()
     if names and not reason:
         rest = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         reason = (
             f"must not change the process on import, but changed {', '.join(names[:_MOST_NAMES])}"
-            f"{rest}; change it in a component or a command"
+            f"{rest}; undo the change, or make it in a component or a command"
         )
-    answer.write(f"\n{json.dumps(asdict(Verdict(reason, took)))}\n")
+    answer.write(f"\n{dumps(asdict(Verdict(reason, took)))}\n")
     answer.flush()
-
-
-def _state() -> dict[str, object]:
-    """Return the state of this process that a plugin must not change on import."""
-    state: dict[str, object] = {"the working directory": Path.cwd()}
-    state |= {f"environment variable {name}": value for name, value in os.environ.items()}
-    state |= {f"signal {int(s)}": signal.getsignal(s) for s in signal.valid_signals()}
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = getattr(sys, name, None)
-        state[f"sys.{name}"] = id(stream), getattr(stream, "closed", None)
-        with suppress(OSError):  # not open
-            file = os.fstat(number)
-            state[f"file descriptor {number}"] = file.st_dev, file.st_ino
-    with suppress(OSError):
-        state["the position in stdin"] = os.lseek(0, 0, os.SEEK_CUR)
-    state["Python's random state"] = random.getstate()
-    torch = sys.modules.get("torch")
-    # The initial state of PyTorch is known, so that it need not be imported before the plugin.
-    state["PyTorch's default dtype"] = str(torch.get_default_dtype()) if torch else "torch.float32"
-    state["PyTorch's gradient mode"] = torch.is_grad_enabled() if torch else True
-    return state
+    raise SystemExit(SOUND_EXIT)  # threads and exit handlers of the plugin are a part of the test

@@ -38,6 +38,18 @@ FAULTS = {
     "environment": ("import os; os.environ['OMP_NUM_THREADS'] = '77'", "OMP_NUM_THREADS"),
     "folder": ("import os; os.chdir('..')", "working directory"),
     "signal": ("import signal; signal.signal(15, signal.SIG_IGN)", "signal 15"),
+    "at-exit-success": ("import atexit, os; atexit.register(os._exit, 0)", "exit code 0"),
+    "timer": ("import signal; signal.setitimer(signal.ITIMER_REAL, 1e4)", "interval timer"),
+    "alarm": ("import signal; signal.alarm(10_000)", "interval timer"),
+    "umask": ("import os; os.umask(0o777)", "umask"),
+    "path-first": ("import sys; sys.path.insert(0, '/tmp')", "sys.path"),
+    "path-removed": ("import sys; sys.path.clear()", "sys.path"),
+    "arguments": ("import sys; sys.argv[1:] = ['--help']", "sys.argv"),
+    "excepthook": ("import sys; sys.excepthook = print", "sys.excepthook"),
+    "builtin": ("import builtins; builtins.print = lambda *a, **k: None", "builtins.print"),
+    "function": ("import json; json.loads = json.dumps = lambda *a, **k: {}", "json.loads"),
+    "method": ("import json; json.JSONEncoder.default = repr", "json.JSONEncoder.default"),
+    "later-module": ("import tomllib; tomllib.loads = lambda text: {}", "tomllib.loads"),
     "random": ("import random; random.seed(0)", "random state"),
 }
 """Code of a plugin that does not return control, or changes the process; part of the reason."""

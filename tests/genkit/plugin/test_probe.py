@@ -88,6 +88,17 @@ def test_misbehaving_plugins_are_named_and_the_others_work(
         load_plugins().registry.find(["coupler"], "good-one")
 
 
+def test_changes_without_an_effect_on_a_command_are_accepted(install, reason, tmp_path):
+    lines = (
+        "import atexit, logging, os, random, rich.console, sys, warnings",
+        "atexit.register(int); logging.captureWarnings(True); warnings.simplefilter('ignore')",
+        f"sys.path.append({str(tmp_path)!r}); sys.setrecursionlimit(5000); random.random()",
+        "os.environ['KMP_INIT_AT_FORK'] = 'FALSE'",  # as scikit-learn
+    )
+    install("bad", "\n".join(lines))
+    assert "has no hook" in reason()
+
+
 def test_another_thread_does_not_replace_stdout(install, capsys):
     install("the-good", GOOD)
     load_plugins()
@@ -263,11 +274,13 @@ def test_disabled_plugins_are_listed_and_not_imported(install, genkit_, monkeypa
 def test_the_state_of_pytorch(install):
     for name, code in (
         ("dtype", "torch.set_default_dtype(torch.float64)"),
+        ("device", "torch.set_default_device('meta')"),
         ("mode", "torch.set_grad_enabled(False)"),
         ("sound", ""),
     ):
         install(name, f"import torch\n{code}")
     reasons = {status.owner.plugin: status.reason for status in load_plugins(120.0).failed}
     assert "default dtype" in reasons["dtype"]
+    assert "default device" in reasons["device"]
     assert "gradient mode" in reasons["mode"]
     assert "has no hook" in reasons["sound"]
