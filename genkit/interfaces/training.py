@@ -55,7 +55,8 @@ class Objective(Component):
     """Whether the loss depends only on the gradient of a discriminator's output.
 
     A function of noise level and class may then be added to the output, whose sign and size have no
-    meaning.
+    meaning. So snapshots of the discriminator are compared by the mean of :meth:`loss` on held-out
+    items, on the real ones only (with ``realness`` None) unless ``realness`` is in `requires`.
     """
 
     estimates_mean: ClassVar[bool] = False

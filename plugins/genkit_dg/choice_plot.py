@@ -6,31 +6,35 @@ import math
 from collections.abc import Mapping
 
 from genkit.parts.figure import PALETTE, figure_with_axes, png_of, set_title, use_log
-from genkit_dg.judgment import Judgment
+from genkit_dg.judgment import HeldOutScores, Judgment
 
 
-def choice_plot(judgments: Mapping[int, Judgment], levels: Mapping[str, Judgment]) -> bytes:
-    """Return a PNG of two plots: cross-entropy of all snapshots, and scores by noise level.
+def choice_plot(
+    judgments: Mapping[int, HeldOutScores], levels: Mapping[str, HeldOutScores]
+) -> bytes:
+    """Return a PNG of two plots: the criterion of all snapshots, and all scores by noise level.
 
     Args:
         judgments: scores of each snapshot, keyed by number of training images.
         levels: scores of the chosen snapshot, keyed by noise level.
     """
     figure, (along, across) = figure_with_axes(2)
-    entropies = [judgment.cross_entropy for judgment in judgments.values()]
-    errors = [judgment.standard_error for judgment in judgments.values()]
-    along.errorbar(list(judgments), entropies, errors, color=PALETTE[0], marker="o", markersize=3.5)
-    along.axhline(math.log(2), color="#000000", linestyle="--", linewidth=1, label="chance")
-    lowest = min(entropies)
-    best = list(judgments)[entropies.index(lowest)]
+    scores = [*judgments.values()]
+    values = [judgment.value for judgment in scores]
+    errors = [judgment.standard_error for judgment in scores]
+    along.errorbar(list(judgments), values, errors, color=PALETTE[0], marker="o", markersize=3.5)
+    if isinstance(scores[0], Judgment):
+        along.axhline(math.log(2), color="#000000", linestyle="--", linewidth=1, label="chance")
+    lowest = min(values)
+    best = list(judgments)[values.index(lowest)]
     along.plot([best], [lowest], "o", color=PALETTE[1], markersize=8, label="chosen")
     along.set_xlabel("training images")
-    along.set_ylabel("held-out cross-entropy")
+    along.set_ylabel(f"held-out {scores[0].criterion.replace('_', '-')}")
     set_title(along, "Snapshots on held-out items")
     below = {"loc": "upper left", "bbox_to_anchor": (0, -0.14), "ncols": 3, "frameon": False}
     along.legend(**below)
     sigmas = [float(level) for level in levels]
-    for index, name in enumerate(("cross_entropy", "accuracy", "calibration_error")):
+    for index, name in enumerate(name for name in scores[0].row() if name != "standard_error"):
         values = [getattr(judgment, name) for judgment in levels.values()]
         label = name.replace("_", " ")
         across.plot(sigmas, values, color=PALETTE[index], marker="o", markersize=3.5, label=label)

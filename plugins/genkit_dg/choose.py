@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
+import torch
+from torch import Tensor, nn
+
 from genkit.artifacts import DiscriminatorFile, DiscriminatorRef
+from genkit.blame import require_method
 from genkit.errors import Code, DataError, InterruptedRun, Problem
-from genkit.interfaces import Average, Context, Design, Stage, Stages
+from genkit.interfaces import Average, Context, Design, Objective, Stage, Stages
 from genkit.networks import build
 from genkit.parts.snapshots import snapshots_in
 from genkit.plugin.manager import load_plugins
 from genkit.settings import setting
 from genkit.tensors import load
+from genkit.train.replicas import ItemLosses
 from genkit_dg.choice_plot import choice_plot
 from genkit_dg.held_out import (
     PairedTraining,
+    Pairs,
     check_held_out,
     compute_logits,
+    compute_losses,
     draw_held_out_pairs,
     noise_levels_of,
     require_realness,
 )
-from genkit_dg.judgment import Judgment, describe_chance, score_by_sigma
+from genkit_dg.judgment import (
+    HeldOutScores,
+    Judgment,
+    ObjectiveLoss,
+    describe_chance,
+    score_by_sigma,
+)
+
+Judge = Callable[[nn.Module], Callable[[Tensor], HeldOutScores]]
+"""Function of a discriminator that returns a function from indices of items to their scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChooseDiscriminator(Stage):
-    """Choose the snapshot of a discriminator with the lowest cross-entropy on held-out items.
+    """Choose the snapshot of a discriminator that is best on held-out items.
 
     All snapshots are evaluated on the same noisy items, which were held out of training, with noise
     assigned as in training. Cross-entropy is the criterion because it is minimal if d / (1 - d) is
-    the ratio of the densities. Accuracy and calibration error are reported, too.
+    the ratio of the densities. Accuracy and calibration error are reported, too. If the objective
+    of the discriminator determines only the gradient of its output, such as `guided-denoising`, the
+    criterion is the loss of this objective, on the real items if it does not require generated
+    ones.
     """
 
     source = "early stopping; calibration error of arXiv 1706.04599, eq. 3"
@@ -72,55 +91,102 @@ class ChooseDiscriminator(Stage):
                 'average = { use = "ema", snapshot_images = 50_000 } in the stage, and train again',
                 Code.NOT_FOUND,
             )
-        pairs = draw_held_out_pairs(training, context, self.count)
-        realness, sigma = require_realness(pairs.batch), noise_levels_of(training, pairs)
+        objective = training.objective
+        pairs = select_pairs(objective, draw_held_out_pairs(training, context, self.count))
+        sigma = noise_levels_of(training, pairs)
+        judge = (
+            _judge_by_loss(objective, context, pairs)
+            if objective.gradient_only
+            else _judge_by_entropy(context, pairs, sigma)
+        )
         context.record.resume(lambda _: False)
         registry = load_plugins().registry
-        judgments: dict[int, Judgment] = {}
-        levels: Mapping[str, Judgment] = {}
+        judgments: dict[int, HeldOutScores] = {}
+        levels: Mapping[str, HeldOutScores] = {}
         context.advance(0, len(snapshots), "snapshots")
         for number, (images, path) in enumerate(snapshots.items(), 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{len(judgments)} of {len(snapshots)} snapshots")
             weights, _ = load(path)
             module = build(replace(file, weights=weights), registry, context.device).module
-            logits = compute_logits(module, pairs, sigma, context.device)
-            judgments[images] = Judgment.of(logits, realness)
+            score = judge(module)
+            judgments[images] = score(torch.arange(len(sigma)))
             context.record.log({"images": images, **judgments[images].row()})
             if choose_best(judgments) == images:
-                levels = score_by_sigma(logits, realness, sigma)
+                levels = score_by_sigma(sigma, score)
             context.advance(number, len(snapshots), "snapshots")
         best = choose_best(judgments)
         for level, judgment in levels.items():
             context.record.log({"sigma": float(level), **judgment.row()})
-        context.record.log({"chosen": best, "reason": explain_choice(judgments)})
+        chosen = judgments[best]
+        reason = explain_choice(judgments)
+        context.record.log({"chosen": best, "chosen_by": chosen.criterion, "reason": reason})
         context.record.picture("choice", choice_plot(judgments, levels))
-        if file.gradient_only:
-            context.warn(
-                "the objective of the discriminator determines only the gradient of its output, "
-                "but snapshots are compared by cross-entropy, which also depends on its value; "
-                "compare samples with several snapshots"
-            )
-        elif judgments[best].is_chance:
-            context.warn(describe_chance(judgments[best]))
+        if isinstance(chosen, Judgment) and chosen.is_chance:
+            context.warn(describe_chance(chosen))
         weights, _ = load(snapshots[best])
         context.record.save(replace(file, weights=weights, images=best))
 
 
-def choose_best(judgments: Mapping[int, Judgment]) -> int:
-    """Return the number of training images of the snapshot with the lowest cross-entropy.
+def select_pairs(objective: Objective, pairs: Pairs) -> Pairs:
+    """Return the pairs on which the discriminators that an objective trained are compared.
+
+    These are the real items, without their realness, if the objective determines only the gradient
+    of the output and does not require generated items; otherwise all items.
+
+    Raises:
+        DataError: there are fewer than 2 such items.
+    """
+    if not objective.gradient_only or "realness" in objective.requires:
+        return pairs
+    batch, noise = pairs.with_realness(1)
+    if len(noise) < 2:
+        raise DataError(
+            f"count must include at least 2 real items, got {len(noise)} of {len(pairs.noise)} "
+            "items; write a larger count",
+            Code.OUT_OF_RANGE,
+        )
+    return Pairs(replace(batch, realness=None), noise)
+
+
+def _judge_by_entropy(context: Context, pairs: Pairs, sigma: Tensor) -> Judge:
+    """Return a function that scores a discriminator as a classifier of held-out items."""
+    realness = require_realness(pairs.batch)
+
+    def judge(module: nn.Module) -> Callable[[Tensor], Judgment]:
+        logits = compute_logits(module, pairs, sigma, context.device)
+        return lambda items: Judgment.of(logits[items], realness[items])
+
+    return judge
+
+
+def _judge_by_loss(objective: Objective, context: Context, pairs: Pairs) -> Judge:
+    """Return a function that scores a discriminator by its own objective on held-out items."""
+    bound = require_method(objective, objective.bind(context), "loss")
+
+    def judge(module: nn.Module) -> Callable[[Tensor], ObjectiveLoss]:
+        losses_of = ItemLosses(module, objective, bound)
+        generator = context.generator("loss")  # the same random numbers for each snapshot
+        losses = compute_losses(losses_of, pairs, generator, context.device)
+        return lambda items: ObjectiveLoss.of(losses[items])
+
+    return judge
+
+
+def choose_best(judgments: Mapping[int, HeldOutScores]) -> int:
+    """Return the number of training images of the snapshot with the minimum of the criterion.
 
     If several snapshots have it, return the smallest number.
     """
-    return min(judgments, key=lambda images: (judgments[images].cross_entropy, images))
+    return min(judgments, key=lambda images: (judgments[images].value, images))
 
 
-def explain_choice(judgments: Mapping[int, Judgment]) -> str:
-    """Return a sentence with the cross-entropy of the chosen and of the last snapshot."""
+def explain_choice(judgments: Mapping[int, HeldOutScores]) -> str:
+    """Return a sentence with the criterion of the chosen and of the last snapshot."""
     best, last = choose_best(judgments), max(judgments)
     lowest, final = judgments[best], judgments[last]
     text = (
-        f"lowest held-out cross-entropy of {len(judgments)} snapshots: "
-        f"{lowest.cross_entropy:.4f} +- {lowest.standard_error:.4f} at {best:,} images"
+        f"lowest held-out {lowest.criterion.replace('_', '-')} of {len(judgments)} snapshots: "
+        f"{lowest.value:.4f} +- {lowest.standard_error:.4f} at {best:,} images"
     )
-    return text if best == last else f"{text}, and {final.cross_entropy:.4f} at the end, {last:,}"
+    return text if best == last else f"{text}, and {final.value:.4f} at the end, {last:,}"

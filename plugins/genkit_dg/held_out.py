@@ -14,10 +14,15 @@ from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Context, Dataset, Objective, Stage, Stages
 from genkit.tensors import as_column
 from genkit.train.pairing import PairStream
+from genkit.train.replicas import ItemLosses
 from genkit.types import Batch
 
 BATCH = 512
 """Batch size of network calls; chosen, not tuned."""
+
+LOSS_BATCH = 64
+"""Batch size of the loss of an objective, which may store a graph of derivatives, as in training;
+chosen, not tuned."""
 
 
 @runtime_checkable
@@ -49,10 +54,10 @@ class Pairs(NamedTuple):
         index = (require_realness(self.batch) == realness).nonzero().flatten()
         return Pairs(self.batch[index], self.noise[index])
 
-    def parts(self, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
-        """Yield items and noise on a device, in batches for one network call each."""
-        for start in range(0, len(self.batch), BATCH):
-            part = slice(start, start + BATCH)
+    def parts(self, device: torch.device, size: int = BATCH) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield items and noise on a device, in batches of up to ``size`` items."""
+        for start in range(0, len(self.batch), size):
+            part = slice(start, start + size)
             yield self.batch[part].to(device), self.noise[part].to(device)
 
 
@@ -148,6 +153,22 @@ def compute_logits(module: nn.Module, pairs: Pairs, sigma: Tensor, device: torch
             x = batch.data + as_column(batch_sigma, noise) * noise
             logits.append(module(x, batch_sigma, batch.labels).double().cpu())
     return torch.cat(logits)
+
+
+def compute_losses(
+    losses_of: ItemLosses, pairs: Pairs, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Return the loss of each item, ``[N]`` float64 on the CPU.
+
+    Args:
+        losses_of: discriminator in eval mode, on the device, with its objective.
+        pairs: items with their noise samples.
+        generator: generator on the CPU, for random numbers of the objective.
+        device: device of the discriminator.
+    """
+    parts = pairs.parts(device, LOSS_BATCH)
+    losses = [losses_of(batch, noise, generator).detach() for batch, noise in parts]
+    return torch.cat(losses).cpu().double()
 
 
 def require_realness(batch: Batch) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,48 @@ CONFIDENCES = 10
 """Number of ranges of probability for the calibration error, usually 10 (arXiv 1706.04599)."""
 
 
+class HeldOutScores:
+    """Scores of a discriminator on noisy items, one of which is minimal for the best snapshot."""
+
+    criterion: ClassVar[str]
+    """Name of the score that is minimal for the best snapshot."""
+
+    standard_error: float
+    """Standard error of the criterion."""
+
+    @property
+    def value(self) -> float:
+        """Value of the criterion."""
+        return float(getattr(self, self.criterion))
+
+    def row(self) -> dict[str, Any]:
+        """Return the scores, rounded to six digits, for ``metrics.jsonl``."""
+        return {name: float(f"{value:.6g}") for name, value in vars(self).items()}
+
+
 @dataclass(frozen=True)
-class Judgment:
-    """Scores of a discriminator on noisy items.
+class ObjectiveLoss(HeldOutScores):
+    """Loss of a discriminator's own objective on noisy items.
+
+    Attributes:
+        loss: mean loss of an item.
+        standard_error: standard error of the loss.
+    """
+
+    criterion = "loss"
+
+    loss: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, losses: Tensor) -> ObjectiveLoss:
+        """Return the scores for the losses of items, ``[N]`` float64."""
+        return cls(float(losses.mean()), float(losses.std()) / math.sqrt(len(losses)))
+
+
+@dataclass(frozen=True)
+class Judgment(HeldOutScores):
+    """Scores of a discriminator whose output is the log-ratio of densities, on noisy items.
 
     Attributes:
         cross_entropy: mean of -log(probability of the true source); ln 2 at chance level.
@@ -28,6 +68,8 @@ class Judgment:
         calibration_error: mean absolute difference of predicted probability and frequency of real
             items, over ranges of probability (arXiv 1706.04599, eq. 3).
     """
+
+    criterion = "cross_entropy"
 
     cross_entropy: float
     standard_error: float
@@ -60,24 +102,19 @@ class Judgment:
         """Whether the cross-entropy is at least :attr:`limit`, up to rounding."""
         return self.cross_entropy >= self.limit - 1e-9
 
-    def row(self) -> dict[str, Any]:
-        """Return the scores, rounded to six digits, for ``metrics.jsonl``."""
-        return {name: float(f"{value:.6g}") for name, value in vars(self).items()}
 
-
-def score_by_sigma(logits: Tensor, realness: Tensor, sigma: Tensor) -> dict[str, Judgment]:
+def score_by_sigma(
+    sigma: Tensor, score: Callable[[Tensor], HeldOutScores]
+) -> dict[str, HeldOutScores]:
     """Return the scores in each range of noise levels, keyed by the median level of the range.
 
     Args:
-        logits: ``[N]`` float64 logits.
-        realness: ``[N]`` 1 for real and 0 for generated.
-        sigma: ``[N]`` noise levels.
+        sigma: ``[N]`` noise levels of the items.
+        score: function that returns the scores of the items with the given int64 indices.
     """
-    parts = sigma.argsort(stable=True).chunk(min(BINS, max(1, len(sigma) // 2)))
-    return {
-        f"{float(sigma[part].median()):.4g}": Judgment.of(logits[part], realness[part])
-        for part in parts
-    }
+    # In parts of at least two items, since a standard error requires two.
+    parts = sigma.argsort(stable=True).tensor_split(min(BINS, max(1, len(sigma) // 2)))
+    return {f"{float(sigma[part].median()):.4g}": score(part) for part in parts}
 
 
 def describe_chance(judgment: Judgment) -> str:

@@ -125,10 +125,12 @@ def test_the_warning_about_chance_names_the_limit_that_was_compared():
 def test_scores_by_noise_level_are_those_of_equal_parts():
     logits = torch.linspace(-1, 1, 160, dtype=torch.float64)
     realness, sigma = torch.arange(160) % 2, torch.linspace(0.1, 10, 160).flip(0)
-    found = score_by_sigma(logits, realness, sigma)
+    found = score_by_sigma(sigma, lambda part: Judgment.of(logits[part], realness[part]))
     assert len(found) == 8
     lowest = min(found, key=float)
     assert found[lowest] == Judgment.of(logits[-20:].flip(0), realness[-20:].flip(0))
+    sizes = score_by_sigma(torch.linspace(0.1, 10, 17), len).values()
+    assert sorted(sizes) == [2] * 7 + [3]
 
 
 def judgment(entropy):
@@ -298,6 +300,7 @@ def test_a_snapshot_is_chosen_and_its_weight_fitted(tmp_path):
     judged = {row["images"]: row["cross_entropy"] for row in rows if "images" in row}
     chosen = DiscriminatorFile.load(tmp_path / "run/04-chosen/discriminator.safetensors")
     assert rows[-1]["chosen"] == chosen.images == min(judged, key=judged.get)
+    assert rows[-1]["chosen_by"] == "cross_entropy"
     wanted, _ = load(snapshots[chosen.images])
     assert all(torch.equal(wanted[name], weight) for name, weight in chosen.weights.items())
     path = tmp_path / "run/01-denoiser/denoiser.safetensors"

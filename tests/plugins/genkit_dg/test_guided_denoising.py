@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -20,7 +21,10 @@ from genkit.random import generator
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.types import Batch
+from genkit_dg.choose import _judge_by_loss, choose_best, explain_choice, select_pairs
+from genkit_dg.discrimination import Discrimination
 from genkit_dg.guided_denoising import GuidedDenoising
+from genkit_dg.held_out import Pairs
 from raising import raises_code
 
 SPREAD, REAL, FAKE, SIGMA = 0.5, 0.3, -0.2, 0.8
@@ -196,6 +200,75 @@ def test_a_discriminator_that_was_trained_for_another_denoiser_is_refused(tmp_pa
             load_recipe(read_source(path), load_plugins())
     else:
         load_recipe(read_source(path), load_plugins())
+
+
+def test_the_snapshot_with_the_lowest_loss_on_real_items_is_the_best():
+    batch, noise = draws(4000)
+    context = SimpleNamespace(
+        network=lambda _: SimpleNamespace(module=Ideal()),
+        generator=lambda *purpose: generator(0, *purpose),
+        device=torch.device("cpu"),
+    )
+    objective = GuidedDenoising(denoiser="d", noise_distribution=One())
+    judge = _judge_by_loss(objective, context, Pairs(batch, noise))
+    optimal = (REAL - FAKE) / (SPREAD**2 + SIGMA**2)
+    judged = {}
+    for images, slope in ((100, 0.0), (200, optimal), (300, 2 * optimal)):
+        losses = bound().loss(Slope(slope), batch, noise, generator(0)).detach().double()
+        judged[images] = judge(Slope(slope))(torch.arange(4000))
+        assert judged[images].loss == pytest.approx(float(losses.mean()), rel=1e-6)
+        error = float(losses.std()) / 4000**0.5
+        assert judged[images].standard_error == pytest.approx(error, rel=1e-6)
+    assert choose_best(judged) == 200
+    assert "held-out loss of 3 snapshots" in explain_choice(judged)
+
+
+def test_only_real_items_are_judged_if_the_objective_requires_no_others():
+    batch, noise = draws(100)
+    realness = (torch.arange(100) % 4 == 0).long()
+    pairs = Pairs(replace(batch, realness=realness), noise)
+    objective = GuidedDenoising(denoiser="d", noise_distribution=One())
+    found = select_pairs(objective, pairs)
+    assert_close(found.batch.data, batch.data[::4])
+    assert_close(found.noise, noise[::4])
+    # Without realness, since the loss of real items is doubled in a batch with generated ones.
+    assert found.batch.realness is None
+    assert select_pairs(Discrimination(noise_distribution=One()), pairs) is pairs
+    with raises_code(DataError, Code.OUT_OF_RANGE, "count"):
+        select_pairs(objective, Pairs(pairs.batch[:4], noise[:4]))
+
+
+CHOSEN = """
+[[stage]]
+id = "chosen"
+use = "choose-discriminator"
+discriminator = "discriminator"
+count = 64
+
+[[stage]]
+id = "samples\""""
+
+
+def test_snapshots_are_compared_by_the_loss_of_their_own_objective(tmp_path):
+    before, after = RECIPE.split('\n[[stage]]\nid = "discriminator"')
+    fakes = FAKES.replace('"fakes" }', '"fakes", held_out = 0.2 }')
+    after = after.replace('use = "hungarian"', 'use = "partitioned", by = ["realness"]')
+    after = after.replace("\n\n", '\naverage = { use = "ema", snapshot_images = 64 }\n', 1)
+    after = after.replace('\n[[stage]]\nid = "samples"', CHOSEN)
+    (tmp_path / "guided.toml").write_text(before + fakes + after)
+    run_recipe(tmp_path / "guided.toml", out=tmp_path / "run", device="cpu")
+    folder = tmp_path / "run/04-chosen"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = {row["images"]: row["loss"] for row in rows if "images" in row}
+    assert list(losses) == [64, 128]
+    file = DiscriminatorFile.load(folder / "discriminator.safetensors")
+    assert rows[-1]["chosen"] == file.images == min(losses, key=losses.get)
+    assert rows[-1]["chosen_by"] == "loss"
+    levels = [row for row in rows if "sigma" in row]
+    assert len(levels) == 8
+    assert all({*row} == {"sigma", "loss", "standard_error"} for row in levels)
+    assert (folder / "choice.png").is_file()
+    assert not (folder / "warnings.jsonl").exists()
 
 
 @pytest.fixture(scope="module")
