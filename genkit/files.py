@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ if sys.platform != "win32":
     import fcntl
 
 _TEMPORARY = ".tmp"
+_DIGEST = "sha256"
 
 
 @contextmanager
@@ -110,7 +112,86 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a number is NaN or infinite.
     """
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """Return a dict as indented JSON; raise ValueError if a number is NaN or infinite."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def write_json_with_digest(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a dict as JSON, atomically, with the SHA-256 of its other entries as ``sha256``."""
+    write_json(path, {**content, _DIGEST: _json_digest(content)})
+
+
+def read_json_with_digest(path: Path) -> dict[str, Any]:
+    """Return the dict in a file of :func:`write_json_with_digest`, without its digest.
+
+    Files of earlier versions have no digest, and are not compared with one.
+
+    Raises:
+        DataError: the path is a pipe, a device or a socket.
+        OSError: the file cannot be read.
+        ValueError: the file is not a JSON object, or not the one that was written.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004
+    written = content.pop(_DIGEST, None)
+    if written not in (None, _json_digest(content)):
+        raise ValueError("its content is not the one that was written")
+    return content
+
+
+def _json_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file, in which bytes that are not UTF-8 are replaced.
+
+    Raises:
+        DataError: the path is a pipe, a device or a socket.
+        OSError: the file cannot be read.
+    """
+    require_regular(path)
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a file of JSON.
+
+    Raises:
+        DataError: the path is a pipe, a device or a socket.
+        OSError: the file cannot be read.
+        ValueError: the file is not JSON in UTF-8.
+    """
+    require_regular(path)
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of JSON; raise ValueError if it is invalid, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the table in a file of TOML.
+
+    Raises:
+        DataError: the path is a pipe, a device or a socket.
+        OSError: the file cannot be read.
+        ValueError: the file is not TOML in UTF-8, or nested too deeply.
+    """
+    require_regular(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def inf_as_text(setting: Any) -> Any:

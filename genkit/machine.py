@@ -21,12 +21,24 @@ if TYPE_CHECKING:
 
 PACKAGES = ("genkit-diffusion", "torch", "numpy", "scipy", "POT", "safetensors", "torchmetrics")
 
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_OF_THE_DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ENOTDIR,
+)
 _STATUS = Path("/proc/self/status")
 
 
 def is_of_the_disk(error: BaseException) -> bool:
-    """Return whether an error means that a disk is full, damaged or not writable."""
+    """Return whether an error means that a disk is full, damaged or not writable.
+
+    Or that there is a folder where a file is expected, or the reverse.
+    """
     return isinstance(error, OSError) and error.errno in _OF_THE_DISK
 
 

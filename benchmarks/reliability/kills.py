@@ -21,7 +21,7 @@ from disk import Disk
 from genkit import tensors
 from genkit.artifacts import checkpoint
 from genkit.artifacts.layout import CHECKPOINT, STATE, results_in, stage_folders
-from genkit.artifacts.runs import read_state
+from genkit.artifacts.state import read_state
 
 RUN = "killed"
 INSIDE = 0.5

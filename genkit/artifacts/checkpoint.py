@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genkit import tensors
 from genkit.artifacts.layout import checkpoint_name
-from genkit.errors import DamagedError, DataError
+from genkit.errors import Code, DamagedError, DataError
 
 KEPT = 2
 """Number of checkpoints kept. If the newest is damaged, the stage resumes from the one before."""
@@ -99,11 +99,14 @@ def load(folder: Path) -> Checkpoint | None:
 
     Raises:
         DamagedError: all checkpoints are damaged; the message contains the first reason.
+        DataError: there is a folder at the path of a checkpoint.
     """
     places = [folder / checkpoint_name(age) for age in range(KEPT)]
     paths = [path for path in places if path.exists()]
     reason = ""
     for path in paths:
+        if path.is_dir():  # which no later checkpoint can replace
+            raise DataError(f"{path} must be a file, got a folder; move it", Code.WRONG_KIND)
         try:
             state, metadata = tensors.load(path)
             return Checkpoint(state, _numbers(metadata))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from genkit.artifacts.artifact import Artifact
 from genkit.errors import Code, DataError
-from genkit.files import write_json
+from genkit.files import read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class SamplingCosts(Artifact):
     @classmethod
     def load(cls, path: Path) -> SamplingCosts:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             return cls([SamplingCost(**row) for row in content["rows"]])
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise DataError(

@@ -109,14 +109,19 @@ def require_file_name(output: type[Artifact]) -> None:
 def results_in(stage: Path) -> dict[str, int]:
     """Return a map from the name of each result file of a stage to its size in bytes.
 
-    State, checkpoints, logs and costs are not results. They may be deleted after the stage is
-    finished.
+    State, checkpoints and logs are not results. They may be deleted after the stage is finished.
     """
     return {
         path.name: path.stat().st_size
         for path in sorted(stage.glob("*"))
-        if path.is_file()
-        and path.name not in (STATE, SamplingCosts.filename())
-        and path.suffix != ".jsonl"
-        and not is_checkpoint(path)
+        if path.is_file() and path.name != STATE and not _is_log(path) and not is_checkpoint(path)
     }
+
+
+def logs_in(stage: Path) -> list[Path]:
+    """Return the logs of a stage: rows, warnings and costs."""
+    return [path for path in sorted(stage.glob("*")) if path.is_file() and _is_log(path)]
+
+
+def _is_log(path: Path) -> bool:
+    return path.suffix == ".jsonl" or path.name == SamplingCosts.filename()

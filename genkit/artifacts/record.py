@@ -17,7 +17,7 @@ from genkit.artifacts.cost import SamplingCost, SamplingCosts
 from genkit.artifacts.layout import DURING_TRAINING, METRICS, WARNINGS, require_file_name
 from genkit.artifacts.scores import Scores
 from genkit.errors import PluginError
-from genkit.files import named_errors, write_bytes, write_text
+from genkit.files import named_errors, parse_json, read_text, write_bytes, write_text
 
 Row = Mapping[str, Any]
 
@@ -248,14 +248,19 @@ def _is_kept(row: Row, keep: Callable[[Row], bool]) -> bool:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a file, without lines that are damaged or that a kill truncated."""
+    """Return the rows of a file, without lines that are damaged or that a kill truncated.
+
+    Raises:
+        DataError: the path is a pipe, a device or a socket.
+        OSError: the file cannot be read.
+    """
     if not path.exists():
         return []
     rows: list[Row] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(path).splitlines():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
             continue
         if isinstance(row, dict):
             rows.append(row)

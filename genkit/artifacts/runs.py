@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import filelock
 
 from genkit.artifacts.artifact import Artifact
-from genkit.artifacts.layout import LOCK, METRICS, RESOLVED, STATE, results_in, stages_in
+from genkit.artifacts.layout import LOCK, METRICS, RESOLVED, STATE, stages_in
 from genkit.artifacts.samples import Samples
 from genkit.artifacts.scores import Scores
+from genkit.artifacts.state import FILES, damages, read_state
 from genkit.errors import Code, DataError, UsageError
+from genkit.files import parse_json, read_toml
 from genkit.notebook import html_picture, html_table
 from genkit.settings import near_match, quote
 
@@ -37,19 +37,24 @@ class StageResult:
         id: id of the stage.
         settings: table of the stage in the recipe, with all defaults.
         folder: folder of the stage; None before the stage starts.
-        state: ``finished`` if the stage is finished and has all files; ``damaged`` if it is
-            finished and a file is missing or has a different size (digests are compared by
-            ``genkit run`` and ``genkit verify``); otherwise ``unfinished``. Stages
-            run in order: results of stages after an unfinished one belong to earlier settings, so
-            these stages are also ``unfinished``.
-        damage: description of the damage; empty unless the stage is damaged.
+        state: ``finished`` if the stage is finished and no result is damaged; ``damaged`` if a
+            result is missing, has a different size, or, up to 1 MiB, a different digest (the
+            digests of larger files are compared by ``genkit run`` and ``genkit verify``); otherwise
+            ``unfinished``. Stages run in order: results of stages after an unfinished one belong to
+            earlier settings, so these stages are also ``unfinished``.
+        damaged: map from the name of each damaged result to a description of the damage.
     """
 
     id: str
     settings: Mapping[str, Any]
     folder: Path | None = None
     state: Literal["finished", "unfinished", "damaged"] = "unfinished"
-    damage: str = ""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def damage(self) -> str:
+        """Description of the first damage; empty unless the stage is damaged."""
+        return next(iter(self.damaged.values()), "")
 
     def has(self, artifact: type[Artifact]) -> bool:
         """Return whether the stage is finished and has a file of this type."""
@@ -80,7 +85,7 @@ class StageResult:
             lines = file.read().splitlines()
         for line in reversed(lines):
             try:
-                images = json.loads(line)["images"]
+                images = parse_json(line)["images"]
             except (KeyError, TypeError, ValueError):  # a truncated line, or a row without images
                 continue
             if isinstance(images, int):
@@ -117,6 +122,8 @@ class Run:
         stages: map from id to stage, in the order of the recipe.
         failure: error that ended the last call of the run; None if there was no error, or if the
             process was killed.
+        damaged: map from the name of each damaged file that describes the run, such as
+            ``resolved.toml``, to a description of the damage.
     """
 
     folder: Path
@@ -124,6 +131,7 @@ class Run:
     recipe: Mapping[str, Any] = field(repr=False)
     stages: Mapping[str, StageResult] = field(repr=False)
     failure: Failure | None = None
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -153,7 +161,14 @@ class Run:
                 stage = _with_state(stage, stage.folder)
             stale |= stage.state == "unfinished"  # damage does not affect later stages
             stages[stage.id] = stage
-        return cls(folder, name, recipe, stages, _failure(state))
+        damaged = dict(damages(folder, state)) if FILES in state else {}
+        return cls(folder, name, recipe, stages, _failure(state), damaged)
+
+    @property
+    def damage(self) -> str:
+        """Description of the first damage, of the run or of a stage; empty if there is none."""
+        stages = (stage.damage for stage in self.stages.values())
+        return next(filter(None, (*self.damaged.values(), *stages)), "")
 
     @property
     def state(self) -> Literal["finished", "running", "unfinished", "damaged"]:
@@ -161,7 +176,7 @@ class Run:
         states = {stage.state for stage in self.stages.values()}
         if is_locked(self.folder):
             return "running"
-        if "damaged" in states:
+        if self.damage:
             return "damaged"
         return "finished" if states == {"finished"} else "unfinished"
 
@@ -213,42 +228,6 @@ def is_locked(run: Path) -> bool:
     return False
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a state file; empty if the file is missing or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def damage_of(
-    folder: Path, state: Mapping[str, Any], digest_of: Callable[[Path], str] | None = None
-) -> str:
-    """Return a description of the first damaged file of a finished stage; empty if none is damaged.
-
-    Args:
-        folder: folder of the stage.
-        state: content of its state file, with size and digest of each result.
-        digest_of: function that returns the SHA-256 of a file; None to compare only sizes, which is
-            fast. Files of earlier versions have no digest, and only their sizes are compared.
-    """
-    files, digests = state.get("files"), state.get("digests", {})
-    if not isinstance(files, dict) or not isinstance(digests, dict):
-        return f"{folder / STATE} does not contain the sizes of files"
-    sizes = results_in(folder)
-    for name, size in files.items():
-        if sizes.get(name) != size:
-            now = f"has {sizes[name]} bytes" if name in sizes else "is missing"
-            return f"{folder / name} {now}, and was written with {size} bytes"
-        try:
-            if digest_of and name in digests and digest_of(folder / name) != digests[name]:
-                return f"{folder / name} differs from what was written"
-        except DataError as error:
-            return str(error)
-    return ""
-
-
 def _failure(state: Mapping[str, Any]) -> Failure | None:
     """Return the error in the state of a run; None if there is none, or if it is damaged."""
     with suppress(KeyError, TypeError):
@@ -260,16 +239,14 @@ def _with_state(stage: StageResult, folder: Path) -> StageResult:
     state = read_state(folder / STATE)
     if state.get("finished") is not True:
         return stage
-    damage = damage_of(folder, state)
-    return StageResult(
-        stage.id, stage.settings, folder, "damaged" if damage else "finished", damage
-    )
+    damaged = dict(damages(folder, state))
+    return replace(stage, state="damaged" if damaged else "finished", damaged=damaged)
 
 
 def _recipe(path: Path) -> dict[str, Any]:
     """Return a resolved recipe; raise DataError unless every stage has an id."""
     try:
-        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+        recipe = read_toml(path)
         ids = [stage["id"] for stage in recipe["stage"]]
     except (KeyError, OSError, TypeError, ValueError) as error:
         reason = "no list of stages with ids"

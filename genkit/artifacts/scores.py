@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import Any
 
 from genkit.artifacts.artifact import Artifact
 from genkit.errors import Code, DataError
-from genkit.files import write_json
+from genkit.files import read_json, write_json
 from genkit.types import Curve
 
 Row = Mapping[str, Any]
@@ -92,7 +91,7 @@ class Scores(Artifact):
     @classmethod
     def load(cls, path: Path) -> Scores:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             rows = [_checked(row) for row in content["rows"]]
             facts = {
                 score: {name: str(fact) for name, fact in entry.items()}

@@ -9,17 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 import torch
 
 from genkit.artifacts import Record, Samples
-from genkit.artifacts.layout import ENVIRONMENT, RECIPE, RESOLVED, RESULTS
+from genkit.artifacts.layout import RESULTS
 from genkit.artifacts.runs import Failure
 from genkit.blame import label_of, plugin_errors
 from genkit.errors import Code, GenkitError, InterruptedRun, PluginError, UsageError
-from genkit.files import write_json, write_text
+from genkit.files import write_json
 from genkit.interfaces import FunctionCallback, Stage, Stages, TrackedRun
-from genkit.machine import environment, hardware, is_of_the_disk, is_out_of_memory, resolve_device
+from genkit.machine import hardware, is_of_the_disk, is_out_of_memory, resolve_device
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Registry, in_words
 from genkit.recipe.encode import resolved
@@ -27,6 +26,7 @@ from genkit.recipe.recipe import Recipe
 from genkit.report.pictures import pictures_of
 from genkit.report.results import gather
 from genkit.run.context import StageContext
+from genkit.run.description import describe, restore_description
 from genkit.run.fingerprint import dependents, fingerprint
 from genkit.run.folder import RunFolder, is_begun
 from genkit.run.interrupt import stop_on_signal
@@ -124,8 +124,10 @@ def execute(
         relays: Sequence[Relay] = ()
         # These files describe how the results were computed, so a call for a finished run must not
         # change them.
-        if world.is_main and not all(run.finished(n, i, prints[i]) for n, (i, _) in order):
-            _write_down(recipe, plugins, run, where, devices)
+        if world.is_main and all(run.finished(n, i, prints[i]) for n, (i, _) in order):
+            restore_description(run, recipe, plugins.registry, progress.note)
+        elif world.is_main:
+            describe(run, recipe, plugins, where, devices)
             if prepare is not None:
                 prepare()
             followed = TrackedRun(recipe.name, folder, resolved(recipe, plugins.registry))
@@ -218,16 +220,14 @@ def _open(
     run: RunFolder, number: int, stage_id: str, fingerprint: str, progress: Progress
 ) -> tuple[Path, bool]:
     """Return the folder of a stage, and whether the stage is finished."""
-    changed = run.changed(number, stage_id, fingerprint)
-    if not changed and (damage := run.damage(number, stage_id)):
+    change = run.change(number, stage_id, fingerprint)
+    if not change and (damage := run.damage(number, stage_id)):
         progress.note(f"{stage_id}: {damage}; the stage runs again")
     place = run.open_stage(number, stage_id, fingerprint)
     finished = run.finished(number, stage_id, fingerprint)
-    if changed:
+    if change:
         back = ", and its result with the present ones is back" if finished else ""
-        progress.note(
-            f"{stage_id}: settings or code changed; the earlier result is kept in replaced/{back}"
-        )
+        progress.note(f"{stage_id}: {change}; the earlier result is kept in replaced/{back}")
     if finished:
         run.end(stage_id)
     return place, finished
@@ -302,17 +302,3 @@ def _named(stage_id: str) -> Iterator[None]:
             "smaller network",
             Code.OUT_OF_MEMORY,
         ) from error
-
-
-def _write_down(
-    recipe: Recipe,
-    plugins: Plugins,
-    run: RunFolder,
-    device: torch.device,
-    devices: list[dict[str, str]],
-) -> None:
-    write_text(run.root / RECIPE, recipe.source.text)
-    write_text(run.root / RESOLVED, tomli_w.dumps(resolved(recipe, plugins.registry)))
-    content = {"set": list(recipe.overrides), **environment(device, plugins)}
-    content |= {"processes": len(devices), "devices": devices}
-    write_json(run.root / ENVIRONMENT, content)

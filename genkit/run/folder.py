@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -21,17 +20,16 @@ from genkit.artifacts.layout import (
     REPLACED,
     RESOLVED,
     STATE,
-    results_in,
     stage_folder,
     stage_folders,
     stages_in,
 )
-from genkit.artifacts.runs import Failure, read_state
-from genkit.errors import Code, UsageError
-from genkit.files import sync_folder, write_json
+from genkit.artifacts.runs import Failure
+from genkit.artifacts.state import DIGESTS, FILES, damages, read_state, record_of
+from genkit.errors import Code, DataError, UsageError
+from genkit.files import read_toml, sync_folder, write_json, write_json_with_digest, write_text
 from genkit.run import repair
 from genkit.run.redo import Redo
-from genkit.tensors import file_digest
 
 _REDONE = ".redone"  # suffix of folders in replaced/ that are never restored
 
@@ -117,13 +115,44 @@ class RunFolder:
         """Unfinished request to run stages again; an empty request if there is none."""
         return Redo.parsed(read_state(self.root / STATE).get("redo", {}))
 
-    def _write(self, redo: Redo, failure: Failure | None = None) -> None:
+    def describe(self, texts: Mapping[str, str]) -> None:
+        """Write files that describe the run, and record their sizes and digests.
+
+        Args:
+            texts: map from the name of each file to its text.
+        """
+        state = read_state(self.root / STATE)
+        kept = {
+            key: {name: about for name, about in state.get(key, {}).items() if name not in texts}
+            for key in (FILES, DIGESTS)
+        }
+        # Without the digests of the files while they are replaced.
+        self._write(self.redo, described=kept)
+        for name, text in texts.items():
+            write_text(self.root / name, text)
+        written = record_of(self.root, texts)
+        self._write(self.redo, described={key: kept[key] | written[key] for key in kept})
+
+    def damages(self) -> dict[str, str]:
+        """Return a map from the name of each damaged file that describes the run to its damage."""
+        state = read_state(self.root / STATE)
+        return dict(damages(self.root, state)) if FILES in state else {}
+
+    def _write(
+        self,
+        redo: Redo,
+        failure: Failure | None = None,
+        described: Mapping[str, Any] | None = None,
+    ) -> None:
         state: dict[str, Any] = {"name": self._name}
         if redo.pending:
             state["redo"] = asdict(redo)
         if failure is not None:
             state["failure"] = asdict(failure)
-        write_json(self.root / STATE, state)
+        if described is None:
+            earlier = read_state(self.root / STATE)
+            described = {key: earlier[key] for key in (FILES, DIGESTS) if key in earlier}
+        write_json_with_digest(self.root / STATE, {**state, **described})
 
     def fail(self, failure: Failure) -> None:
         """Record the error that ended the run. It is removed when the run is started again."""
@@ -177,22 +206,26 @@ class RunFolder:
             and not repair.damage(place, state)
         )
 
-    def changed(self, number: int, stage: str, fingerprint: str) -> bool:
-        """Return whether the folder of a stage contains results with a different fingerprint.
+    def change(self, number: int, stage: str, fingerprint: str) -> str:
+        """Return why the results of a stage do not have a fingerprint; empty if they have it.
 
         The checkpoint has it as well, in case the state is damaged. Results without a fingerprint
-        count as changed, since they may belong to other settings.
+        may belong to other settings.
         """
         place = self._find(number, stage)
         found = read_state(place / STATE).get("fingerprint")
         results = isinstance(found, str) or is_begun(place)
-        return results and fingerprint not in (found, checkpoint.fingerprint(place))
+        if not results or fingerprint in (found, checkpoint.fingerprint(place)):
+            return ""
+        if isinstance(found, str):
+            return "settings or code changed"
+        return f"{place / STATE} is missing or damaged"
 
     def state(self, number: int, stage: str, fingerprint: str) -> str:
         """Return the state of a stage, see :func:`genkit.run.engine.stage_states`."""
         if self.finished(number, stage, fingerprint):
             return "finished"
-        if self.changed(number, stage, fingerprint):
+        if self.change(number, stage, fingerprint):
             return "restored" if self._replaced(stage, fingerprint) else "changed"
         return "resume" if is_begun(self._find(number, stage)) else "new"
 
@@ -204,11 +237,13 @@ class RunFolder:
 
         Raises:
             UsageError: there is a file at the path of the folder.
+            DamagedError: the state and all checkpoints of the stage are damaged.
         """
         place, existing = self.place(number, stage), self._find(number, stage)
         if place.is_file() or (self.root / REPLACED).is_file():
             raise UsageError(f"{place} and {REPLACED} must be folders, got a file; move it")
-        if self.changed(number, stage, fingerprint):
+        if self.change(number, stage, fingerprint):
+            repair.require_readable(existing)
             self._set_aside(existing)
             # Earlier results of a stage that is requested to run again must not be restored.
             pending = stage in self.redo.pending
@@ -228,13 +263,12 @@ class RunFolder:
         The state of a stage that runs again keeps the sizes and digests of its earlier results.
         """
         earlier = read_state(folder / STATE)
-        state: dict[str, Any] = {"fingerprint": fingerprint, "finished": finished, "files": {}}
+        state: dict[str, Any] = {"fingerprint": fingerprint, "finished": finished, FILES: {}}
         if finished:
-            state["files"] = results_in(folder)
-            state["digests"] = {name: file_digest(folder / name) for name in state["files"]}
+            state |= record_of(folder)
         elif earlier.get("fingerprint") == fingerprint:
             state |= repair.earlier_results(earlier)
-        write_json(folder / STATE, state)
+        write_json_with_digest(folder / STATE, state)
 
     def place(self, number: int, stage: str) -> Path:
         """Return the folder of a stage, such as ``02-fakes``."""
@@ -267,8 +301,8 @@ def is_begun(folder: Path) -> bool:
 def _resolved_name(root: Path) -> str | None:
     """Return the name of the resolved recipe in a run folder; None if it is missing or damaged."""
     try:
-        name = tomllib.loads((root / RESOLVED).read_text(encoding="utf-8")).get("name")
-    except (OSError, ValueError):
+        name = read_toml(root / RESOLVED).get("name")
+    except (DataError, OSError, ValueError):
         return None
     return name if isinstance(name, str) else None
 

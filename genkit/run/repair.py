@@ -13,8 +13,8 @@ from typing import Any
 
 from genkit import tensors
 from genkit.artifacts.layout import STATE, is_checkpoint, results_in
-from genkit.artifacts.runs import damage_of, read_state
-from genkit.errors import DataError
+from genkit.artifacts.state import DIGESTS, FILES, damages, read_state
+from genkit.errors import DamagedError, DataError
 from genkit.tensors import file_digest
 
 _EARLIER = "earlier"
@@ -23,7 +23,7 @@ _TENSORS = ".safetensors"
 
 def damage(folder: Path, state: Mapping[str, Any]) -> str:
     """Return a description of the first damaged result of a stage; empty if none is damaged."""
-    return damage_of(folder, state, _digest_of)
+    return next((text for _, text in damages(folder, state, _digest_of)), "")
 
 
 def _digest_of(path: Path) -> str:
@@ -43,7 +43,7 @@ def _digest(path: Path, *_: int) -> str:
 def earlier_results(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entry of a new state with the earlier results in a state; empty without them."""
     kept = state if state.get("finished") is True else state.get(_EARLIER)
-    valid = isinstance(kept, dict) and isinstance(kept.get("files"), dict)
+    valid = isinstance(kept, dict) and isinstance(kept.get(FILES), dict)
     return {_EARLIER: kept} if valid else {}
 
 
@@ -83,17 +83,39 @@ def restart(folder: Path) -> str:
     return ", ".join(sorted(names))
 
 
+def require_readable(folder: Path) -> None:
+    """Raise DamagedError if the state and all checkpoints of a stage are damaged.
+
+    The stage may have run for days, so it does not start from its beginning without notice.
+    """
+    checkpoints = sorted(path for path in folder.glob("*") if is_checkpoint(path))
+    if checkpoints and not read_state(folder / STATE) and not any(map(_has_header, checkpoints)):
+        raise DamagedError(
+            f"{folder} must have a valid state or a valid checkpoint, got damaged files; delete "
+            f"{' and '.join(map(str, checkpoints))} to start this stage from its beginning"
+        )
+
+
+def _has_header(path: Path) -> bool:
+    """Return whether the header of a file of tensors can be read."""
+    try:
+        tensors.metadata(path)
+    except DataError:
+        return False
+    return True
+
+
 def _names(earlier: Mapping[str, Any]) -> set[str]:
     """Return the names of earlier results; a damaged state must not refer to other folders."""
-    return {name for name in earlier["files"] if Path(name).name == name}
+    return {name for name in earlier[FILES] if Path(name).name == name}
 
 
 def _differs(path: Path, earlier: Mapping[str, Any]) -> bool:
     """Return whether an earlier result differs from what was written."""
-    digests = earlier.get("digests")
+    digests = earlier.get(DIGESTS)
     if isinstance(digests, dict) and path.name in digests:
         return bool(_digest_of(path) != digests[path.name])
-    return bool(path.stat().st_size != earlier["files"][path.name])
+    return bool(path.stat().st_size != earlier[FILES][path.name])
 
 
 def _is_damaged_file(path: Path) -> bool:

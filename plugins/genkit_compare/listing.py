@@ -109,8 +109,7 @@ def _entry(folder: Path) -> Entry:
         running = is_locked(folder)
         reason = "" if running else str(error)
         return Entry(folder, "running" if running else "damaged", _changed(folder), reason=reason)
-    reason = next((stage.damage for stage in run.stages.values() if stage.damage), "")
-    best = None
+    reason, best = run.damage, None
     try:
         best = _best(run)
     except DataError as error:

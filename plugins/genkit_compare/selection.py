@@ -197,9 +197,10 @@ def _scoring(run: Run, named: StageResult | None) -> list[StageResult]:
             "or sweep to its recipe",
             Code.NOT_FOUND,
         )
+    state = f"damaged: {stopped.damage}" if stopped.damage else stopped.state
     raise UsageError(
-        f"{what} must have scores, but stage {stopped.id} is {stopped.state}; run the same recipe "
-        "to resume it",
+        f"{what} must have scores, but stage {stopped.id} is {state}; run the same recipe to "
+        f"{'repeat' if stopped.damage else 'resume'} it",
         Code.NOT_FOUND,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from genkit.artifacts import Artifact
 from genkit.errors import Code, DataError
-from genkit.files import write_json
+from genkit.files import read_json, write_json
 from genkit.settings import Ref
 from genkit.tensors import network_digest
 
@@ -51,7 +50,7 @@ class FittedWeight(Artifact):
     @classmethod
     def load(cls, path: Path) -> FittedWeight:
         try:
-            fit = cls(**json.loads(path.read_text(encoding="utf-8")))
+            fit = cls(**read_json(path))
             numbers = [fit.sigmas, fit.weights, fit.standard_errors]
             numbers += [fit.error_at_one, fit.error_fitted]
             lengths = {len(torch.tensor(values, dtype=torch.float64)) for values in numbers}

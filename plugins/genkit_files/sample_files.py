@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from genkit.errors import DataError, UsageError
-from genkit.files import inf_as_text, write_bytes, write_json
+from genkit.files import inf_as_text, read_json, write_bytes, write_json
 from genkit.parts.grid import grid
 from genkit.tensors import to_float, to_uint8
 from genkit.types import DataSpec
@@ -61,8 +60,8 @@ class SampleFiles:
 
     def _require_same(self, settings: Mapping[str, Any]) -> None:
         try:
-            earlier = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            earlier = read_json(self.folder / _SETTINGS)
+        except (DataError, OSError, ValueError):
             earlier = None
         if not isinstance(earlier, dict):
             raise UsageError(

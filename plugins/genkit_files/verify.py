@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from genkit.artifacts.runs import StageResult
 
 
+_CHANGED = "differs from what was written; delete it, or run its stage again with --redo"
+
+
 @dataclass(frozen=True)
 class Checked:
     """The state of a file.
@@ -86,7 +89,8 @@ def _checked(path: Path) -> Iterator[Checked]:
 def _run(run: Path) -> Iterator[Checked]:
     """Yield the state of each file of a run that has a digest, or whose content can be checked."""
     from genkit.artifacts.layout import REPLACED, STATE, stage_folders
-    from genkit.artifacts.runs import is_locked, read_state
+    from genkit.artifacts.runs import is_locked
+    from genkit.artifacts.state import read_state
 
     running = is_locked(run)
     yield from _descriptions(run, running=running)
@@ -109,28 +113,44 @@ def _stage(
     folder: Path, state: dict[str, object], unreadable: Literal["damaged", "unknown"] = "damaged"
 ) -> Iterator[Checked]:
     """Yield the state of the results, the checkpoints and the logs of a stage."""
-    from genkit.artifacts.layout import STATE, is_checkpoint
+    from genkit.artifacts.layout import STATE, is_checkpoint, logs_in
+    from genkit.artifacts.state import LOGS, changed_logs
 
     if state.get("finished") is True:
         yield from _results(folder, state)
     elif not state:
         yield Checked(str(folder / STATE), unreadable, "the state of the stage cannot be read")
     yield from map(_tensor_file, filter(is_checkpoint, sorted(folder.iterdir())))
-    yield from map(_log, sorted(folder.glob("*.jsonl")))
+    changed, digests = set(changed_logs(folder, state)), state.get(LOGS)
+    for path in sorted(folder.glob("*.jsonl")):
+        if not path.is_file():
+            yield Checked(str(path), "damaged", "must be a regular file; delete it")
+    for path in logs_in(folder):
+        if path in changed:
+            yield Checked(str(path), "damaged", _CHANGED)
+        elif isinstance(digests, dict) and path.name in digests:
+            yield Checked(str(path), "intact")
+        elif path.suffix == ".jsonl":
+            yield _log(path)
 
 
 def _descriptions(run: Path, *, running: bool) -> Iterator[Checked]:
-    """Yield the files of the run itself that are damaged, and the state of its results."""
+    """Yield the state of the files that describe a run, and of its summary of results."""
     from genkit.artifacts import Run
     from genkit.artifacts.layout import RESOLVED, RESULTS, STATE
-    from genkit.artifacts.runs import read_state
+    from genkit.artifacts.state import FILES, read_state
 
-    if "name" not in read_state(run / STATE):
+    state = read_state(run / STATE)
+    if "name" not in state:
         yield Checked(str(run / STATE), "damaged", "the name of the recipe cannot be read")
+    if FILES in state:
+        yield from _results(run, state)
     try:
         stages = Run.load(run).stages.values()
     except DataError as error:
-        yield Checked(str(run / RESOLVED), "damaged", str(error).removeprefix(f"{run / RESOLVED} "))
+        if RESOLVED not in state.get(FILES, {}):
+            reason = str(error).removeprefix(f"{run / RESOLVED} ")
+            yield Checked(str(run / RESOLVED), "damaged", reason)
         return
     if not running and all(stage.state == "finished" for stage in stages):
         path, reason = run / RESULTS, "differs from the scores of the stages"
@@ -152,11 +172,13 @@ def _scores(stages: Iterable[StageResult]) -> dict[str, object]:
 
 
 def _log(path: Path) -> Checked:
-    """Return the state of a log, which has no digest, since lines are appended."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    """Return the state of a log of an unfinished stage, which has no digest yet."""
+    from genkit.files import parse_json, read_text
+
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            valid = isinstance(json.loads(line), dict)
+            valid = isinstance(parse_json(line), dict)
         except ValueError:
             valid = False
         if not valid:
@@ -164,27 +186,29 @@ def _log(path: Path) -> Checked:
             reason = "may be cut off by a kill" if cut else "was changed"
             reason = f"line {number} is not a JSON object, and {reason}; it is ignored"
             return Checked(str(path), "unknown" if cut else "damaged", reason)
-    return Checked(str(path), "unknown", "only its lines were checked: a log has no digest")
+    return Checked(str(path), "unknown", "only its lines were checked: it has no digest")
 
 
 def _results(folder: Path, state: dict[str, object]) -> Iterator[Checked]:
-    from genkit.artifacts.runs import damage_of
+    """Yield the state of the files whose sizes and digests are in a state."""
+    from genkit.artifacts.state import DIGESTS, FILES, damages
     from genkit.tensors import file_digest
 
-    files, digests = state.get("files"), state.get("digests", {})
-    if not isinstance(files, dict) or not isinstance(digests, dict):
-        yield Checked(str(folder), "damaged", damage_of(folder, state))
-        return
-    for name, size in files.items():
+    damaged = dict(damages(folder, state, file_digest))
+    sizes, digests = (
+        entry if isinstance(entry := state.get(key), dict) else {} for key in (FILES, DIGESTS)
+    )
+    for name in dict.fromkeys([*damaged, *sizes]):
         path = folder / name
-        about = {"files": {name: size}, "digests": digests}
-        if damage := damage_of(folder, about, file_digest):
-            yield Checked(str(path), "damaged", damage.removeprefix(f"{path} "))
-        elif name not in digests:
+        if name in damaged:
+            yield Checked(str(path), "damaged", damaged[name].removeprefix(f"{path} "))
+        elif name in digests:
+            yield Checked(str(path), "intact")
+        elif path.suffix == ".safetensors":
+            yield _tensor_file(path)  # which contains a digest of its own
+        else:
             reason = "only its size was checked: an earlier version wrote it, without a digest"
             yield Checked(str(path), "unknown", reason)
-        else:
-            yield Checked(str(path), "intact")
 
 
 def _tensor_file(path: Path) -> Checked:

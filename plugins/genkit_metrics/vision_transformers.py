@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genkit.errors import Code, DataError, PluginError, Problem
-from genkit.files import expand_user
+from genkit.files import expand_user, read_json
 from genkit.interfaces import Inputs, Stages
 from genkit.parts.packages import install_command, missing_packages
 from genkit.settings import FilePath, setting
@@ -126,7 +126,7 @@ class VisionTransformer(ImageNetwork):
         """
         path = self._file(CONFIG)
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = read_json(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}", Code.IO_ERROR) from error
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError

@@ -19,8 +19,8 @@ def discriminators(view: View) -> Iterator[Block]:
         if stage.folder is None or not (stage.folder / DiscriminatorFile.filename()).is_file():
             continue
         title = f"{view.label}, {stage.id}"
-        snapshots = view.rows(stage, "accuracy")
-        levels = [row for row in snapshots if "sigma" in row]
+        snapshots = view.rows(stage, *_SCORES)
+        levels = view.rows(stage, "sigma", *_SCORES)
         if chosen := view.rows(stage, "chosen"):
             best = chosen[-1]["chosen"]
             rows = [
@@ -28,7 +28,6 @@ def discriminators(view: View) -> Iterator[Block]:
                 for row in snapshots
                 if row.get("images") == best
                 for name in _SCORES
-                if name in row
             ]
             yield Table(
                 f"{title}: the chosen snapshot on held-out items",

@@ -86,7 +86,7 @@ def training(view: View) -> Iterator[Block]:
     """Yield the loss of each train stage: against training images, and by noise level."""
     for stage in view.stages("train"):
         title = f"{view.label}, {stage.id}"
-        if rows := view.rows(stage, "loss"):
+        if rows := view.rows(stage, "loss", "images"):
             xs, ys = _thinned([row["images"] for row in rows], [row["loss"] for row in rows])
             yield line_chart(
                 f"{title}: loss",
@@ -95,7 +95,7 @@ def training(view: View) -> Iterator[Block]:
                 "loss",
                 log_y=span_wide_range(ys),
             )
-        if rows := view.rows(stage, "loss_by_sigma"):
+        if rows := view.rows(stage, "loss_by_sigma", "images"):
             shown = [rows[0], rows[-1]] if len(rows) > 1 else rows
             lines: list[Line] = []
             losses: list[float] = []
@@ -136,7 +136,7 @@ def previews(view: View, stage: StageResult) -> Iterator[Block]:
 def pairs(view: View) -> Iterator[Block]:
     """Yield the effect and the cost of the coupler of each train stage, as a table and a chart."""
     for stage in view.stages("train"):
-        pools = view.rows(stage, "pool")
+        pools = view.rows(stage, "pool", "images", "pairs", "cost_before", "cost_after")
         if not pools:
             continue
         before, after = (fmean(row[key] for row in pools) for key in ("cost_before", "cost_after"))
@@ -185,7 +185,8 @@ def _gaussian(pools: Sequence[Row], shape: Sequence[int] | None) -> str:
         pools: rows of pools.
         shape: shape of an image; None if it is unknown, so that the noise is not tested.
     """
-    noises = [row for row in pools if row.get("noise_worst") is not None]
+    keys = ("noise_worst", "noise_mean", "noise_variance", "noises")
+    noises = [row for row in pools if None not in map(row.get, keys)]
     if not noises:
         return "not measured"
     means = [row["noise_mean"] for row in noises]

@@ -22,7 +22,7 @@ def verdict(view: View) -> Iterator[str]:
     yield f"{view.run.state.capitalize()}: {finished} of {len(stages)} stages are finished."
     for stage in stages:
         if images := stage.images:
-            seconds = sum(_seconds(view.rows(stage, "images_per_second")))
+            seconds = sum(_seconds(view.rows(stage, "images_per_second", "images")))
             yield f"Stage {stage.id}: {images:,} training images in {_duration(seconds)}."
     # Samples that were drawn before the stage was resumed may have no time.
     if drawn := [cost for cost in _drawn(view) if cost.seconds_per_image is not None]:
@@ -98,7 +98,8 @@ def _seconds(rows: Sequence[Row]) -> Iterator[float]:
     """Yield the training time between consecutive logged rows, in seconds."""
     before = 0
     for row in rows:
-        yield (row["images"] - before) / row["images_per_second"]
+        if row["images_per_second"]:  # rounded to 0 for a very slow training
+            yield (row["images"] - before) / row["images_per_second"]
         before = row["images"]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,8 @@ from genkit.artifacts.layout import (
     stages_in,
 )
 from genkit.artifacts.record import read_rows
-from genkit.artifacts.runs import read_state
+from genkit.artifacts.state import changed_logs, read_state
+from genkit.files import parse_json, read_text
 from genkit.plugin import Artifact, DataError, Run, SamplingCost, SamplingCosts, Scores, StageResult
 
 A = TypeVar("A", bound=Artifact)
@@ -59,6 +60,12 @@ class View:
             stages = {name: StageResult(name, {}, at) for name, at in stages_in(folder).items()}
             view = cls(Run(folder, folder.name, {}, stages), label)
             view.problems.append(str(error))
+        view.problems += view.run.damaged.values()
+        for stage in view.stages():
+            view.problems += stage.damaged.values()
+            if stage.folder is not None:
+                changed = changed_logs(stage.folder, read_state(stage.folder / STATE))
+                view.problems += [f"{path} differs from what was written" for path in changed]
         if not read_state(folder / STATE):
             view.problems.append(
                 f"{STATE} is missing or damaged, so it is unknown whether the last call failed; "
@@ -81,7 +88,7 @@ class View:
         """Versions, hardware and command; empty if they were not recorded."""
         text = self._text(self.run.folder / ENVIRONMENT)
         with suppress(ValueError):
-            found = json.loads(text)
+            found = parse_json(text)
             if isinstance(found, dict):
                 return found
         return {}
@@ -92,23 +99,39 @@ class View:
             if stage.folder is not None and use in (None, stage.settings.get("use")):
                 yield stage
 
-    def rows(self, stage: StageResult, key: str) -> Sequence[Row]:
-        """Return the logged rows of a stage that contain a key."""
+    def rows(self, stage: StageResult, key: str, *others: str) -> Sequence[Row]:
+        """Return the logged rows of a stage that contain a key.
+
+        Args:
+            stage: stage that logged.
+            key: key of the rows.
+            others: further keys that these rows contain. A row is omitted as damaged if the value
+                of a key is not a number or a dict from number to number.
+        """
         if stage.folder is None:
             return ()
+        path = stage.folder / METRICS
         if stage.id not in self._rows:
-            self._rows[stage.id] = read_rows(stage.folder / METRICS)
-        return [row for row in self._rows[stage.id] if key in row]
+            self._rows[stage.id] = []
+            with self._reading(path):
+                self._rows[stage.id] = read_rows(path)
+        rows = [row for row in self._rows[stage.id] if key in row]
+        valid = [row for row in rows if all(_is_numeric(row.get(name)) for name in (key, *others))]
+        if len(valid) < len(rows):
+            self._report(
+                f"{path}: {len(rows) - len(valid)} of {len(rows)} rows with {key} are damaged and "
+                "omitted"
+            )
+        return valid
 
     def read(self, stage: StageResult, artifact: type[A]) -> A | None:
         """Return an artifact of a stage; None if its file is missing or damaged."""
-        if stage.folder is None or not (stage.folder / artifact.filename()).is_file():
+        name = artifact.filename()
+        if stage.folder is None or not (stage.folder / name).is_file() or name in stage.damaged:
             return None
-        try:
-            return artifact.load(stage.folder / artifact.filename())
-        except DataError as error:
-            self.problems.append(str(error))
-            return None
+        with self._reading(stage.folder / name):
+            return artifact.load(stage.folder / name)
+        return None
 
     @cached_property
     def scores(self) -> Mapping[str, Scores]:
@@ -122,7 +145,10 @@ class View:
         ids_by_text: dict[str, dict[str, None]] = {}
         for stage in self.stages():
             if stage.folder is not None:
-                for row in read_rows(stage.folder / WARNINGS):
+                rows: list[Row] = []
+                with self._reading(stage.folder / WARNINGS):
+                    rows = read_rows(stage.folder / WARNINGS)
+                for row in rows:
                     ids_by_text.setdefault(str(row.get("warning")), {})[stage.id] = None
         for text, ids in ids_by_text.items():
             yield f"{', '.join(ids)}: {text}"
@@ -133,8 +159,34 @@ class View:
         return found.rows if found else ()
 
     def _text(self, path: Path) -> str:
+        with self._reading(path):
+            return read_text(path)
+        return ""
+
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        """Report a file that cannot be read in the block, and end the block."""
         try:
-            return path.read_text(encoding="utf-8", errors="replace")
+            yield
+        except DataError as error:
+            self._report(str(error))
         except OSError as error:
-            self.problems.append(f"{path.name} cannot be read: {error.strerror}")
-            return ""
+            self._report(f"{path} cannot be read: {error.strerror}")
+
+    def _report(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+def _is_numeric(value: Any) -> bool:
+    """Return whether a value is a finite number, or a dict from number to finite number."""
+    if isinstance(value, Mapping):
+        return all(map(_is_number_as_text, value)) and all(map(_is_numeric, value.values()))
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_number_as_text(key: str) -> bool:
+    try:
+        return math.isfinite(float(key))
+    except ValueError:
+        return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -12,16 +10,13 @@ from typing import Annotated
 
 from genkit.artifacts import Artifact
 from genkit.errors import Code, DataError
-from genkit.files import write_json
+from genkit.files import read_json_with_digest, write_json_with_digest
 from genkit.interfaces import Sampler, Solver
 from genkit.sample import resolve_start
 from genkit.settings import Ref
 from genkit.tensors import network_digest
 from genkit.types import ResolvedStart
 from genkit_stages.level_search import KnownLevels
-
-_DIGEST = "sha256"
-"""Key of the digest of all other values: the file may be used outside of its run."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +46,20 @@ class FittedLevels(Artifact):
     samples: int
 
     def save(self, path: Path) -> None:
-        write_json(path, {**asdict(self), _DIGEST: self._digest()})
+        # The file may be used outside of its run, which records a digest of it.
+        write_json_with_digest(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> FittedLevels:
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json_with_digest(path)
             values["levels"] = tuple(float(level) for level in values["levels"])
-            written = values.pop(_DIGEST, None)  # absent from files of earlier versions
             fitted = cls(**values)
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise cls._unreadable(path, str(error)) from error
         if not fitted.levels or any(a <= b for a, b in pairwise([*fitted.levels, 0.0])):
             raise cls._unreadable(path, "its levels do not decrease")
-        if written not in (None, fitted._digest()):
-            raise cls._unreadable(path, "its content is not the one that was written")
         return fitted
-
-    def _digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     @staticmethod
     def _unreadable(path: Path, reason: str) -> DataError:

@@ -9,6 +9,7 @@ import filelock
 import pytest
 
 import genkit
+from damage import change_state
 from genkit.artifacts import DenoiserFile, Run, Samples, Scores
 from genkit.artifacts.runs import Failure, is_run
 from genkit.errors import Code, DataError, DivergedError, UsageError
@@ -41,8 +42,7 @@ def states(folder):
 
 
 def unfinish(stage):
-    state = json.loads((stage / "state.json").read_text())
-    (stage / "state.json").write_text(json.dumps({**state, "finished": False, "files": {}}))
+    change_state(stage / "state.json", finished=False, files={})
 
 
 def test_a_finished_run_has_its_recipe_stages_and_scores(folder):

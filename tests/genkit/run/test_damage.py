@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -13,8 +12,9 @@ from zlib import crc32
 
 import pytest
 
-from damage import damaged
-from genkit.artifacts.layout import CHECKPOINT, STATE
+from damage import change_state, damaged
+from genkit.artifacts.layout import CHECKPOINT, ENVIRONMENT, RESOLVED, STATE
+from genkit.artifacts.state import read_state
 from genkit.errors import DataError, GenkitError, InterruptedRun
 from genkit.run import engine
 
@@ -94,9 +94,8 @@ def test_a_picture_that_no_callback_draws_any_more_starts_no_second_training(tin
 def test_a_state_that_refers_to_other_folders_removes_nothing_there(finished, tmp_path):
     (tmp_path / "mine").write_text("kept")
     state = finished.folder / "01-denoiser" / STATE
-    content = json.loads(state.read_text())
-    content["files"] |= {str(tmp_path / "mine"): 1, "../../mine": 1}
-    state.write_text(json.dumps(content))
+    files = read_state(state)["files"]
+    change_state(state, files={**files, str(tmp_path / "mine"): 1, "../../mine": 1})
     finished.run(finished.sample)
     assert (tmp_path / "mine").read_text() == "kept"
 
@@ -174,3 +173,55 @@ def test_without_a_valid_checkpoint_the_run_stops_with_exit_code_4(tiny):
     with pytest.raises(GenkitError) as caught:
         tiny.run(tiny.train)
     assert caught.value.exit_code == 4
+
+
+def test_a_changed_recipe_of_a_finished_run_is_written_again(finished):
+    path = finished.folder / RESOLVED
+    content = path.read_text()
+    path.write_text(content.replace("width = ", "width = 9"))
+    notes, progress = [], finished.recorder()
+    progress.note = notes.append
+    finished.run(finished.sample, progress=progress)
+    assert (progress.ran, path.read_text()) == ([], content)
+    assert [RESOLVED in note for note in notes] == [True]
+    finished.run(finished.sample, progress=progress)
+    assert len(notes) == 1
+
+
+def test_a_changed_environment_of_a_finished_run_is_named_and_not_replaced(finished):
+    path = finished.folder / ENVIRONMENT
+    path.write_text("{}")
+    notes, progress = [], finished.recorder()
+    progress.note = notes.append
+    finished.run(finished.sample, progress=progress)
+    assert ([ENVIRONMENT in note for note in notes], path.read_text()) == ([True], "{}")
+
+
+@pytest.mark.parametrize("state", ["", "{}", None])
+def test_without_a_state_and_a_valid_checkpoint_the_run_stops_with_exit_code_4(tiny, state):
+    stop_after(tiny, 128)
+    path = tiny.folder / "01-denoiser" / STATE
+    path.unlink() if state is None else path.write_text(state)
+    checkpoints = list(tiny.folder.glob("*/checkpoint*.safetensors"))
+    for path in checkpoints:
+        path.write_bytes(b"")
+    with pytest.raises(GenkitError) as caught:
+        tiny.run(tiny.train)
+    assert caught.value.exit_code == 4
+    for path in checkpoints:
+        assert str(path) in str(caught.value)
+        path.unlink()
+    tiny.run(tiny.train)  # which the message suggests
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, "metrics.jsonl"])
+def test_a_folder_in_place_of_a_file_is_no_traceback(tiny, name):
+    stop_after(tiny, 128)
+    path = tiny.folder / "01-denoiser" / name
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(GenkitError) as caught:
+        tiny.run(tiny.train)
+    assert name in str(caught.value)
+    path.rmdir()
+    tiny.run(tiny.train)

@@ -7,9 +7,11 @@ import json
 import pytest
 import torch
 
+from damage import change_state
 from genkit.artifacts import checkpoint
 from genkit.artifacts.checkpoint import FINGERPRINT
 from genkit.artifacts.layout import CHECKPOINT, RESOLVED
+from genkit.artifacts.state import read_state
 from genkit.errors import Code, DataError, UsageError
 from genkit.run.folder import HOLDER, STATE, RunFolder
 from genkit.run.redo import Redo
@@ -74,7 +76,7 @@ def test_a_damaged_state_is_an_unfinished_stage(run, content):
     assert not run.finished(1, "denoiser", "abc")
     run.open_stage(1, "denoiser", "abc")
     state = {"fingerprint": "abc", "finished": False, "files": {}}
-    assert json.loads((place / STATE).read_text()) == state
+    assert read_state(place / STATE) == state
 
 
 def test_a_file_in_the_way_of_a_stage_is_named(run):
@@ -116,7 +118,7 @@ def test_what_was_set_aside_never_meets_a_taken_name(run):
 def test_a_folder_of_hidden_files_alone_is_empty(tmp_path):
     (tmp_path / ".DS_Store").write_text("")
     with RunFolder(tmp_path, "tiny").locked():
-        assert json.loads((tmp_path / STATE).read_text()) == {"name": "tiny"}
+        assert read_state(tmp_path / STATE) == {"name": "tiny"}
 
 
 def test_looking_at_a_folder_makes_none(tmp_path):
@@ -181,7 +183,7 @@ def test_the_checkpoint_identifies_the_settings_of_a_stage_without_a_state(
         (place / STATE).unlink()
     else:
         (place / STATE).write_text(content)
-    assert run.changed(1, "denoiser", "abc") != kept
+    assert run.change(1, "denoiser", "abc") != kept
     run.open_stage(1, "denoiser", "abc")
     assert (place / CHECKPOINT).exists() == kept
 
@@ -196,7 +198,7 @@ def test_the_name_of_a_run_is_recovered_from_its_resolved_recipe(tmp_path, conte
     (tmp_path / RESOLVED).write_text('name = "tiny"')
     with RunFolder(tmp_path, "tiny").locked():
         pass
-    assert json.loads((tmp_path / STATE).read_text()) == {"name": "tiny"}
+    assert read_state(tmp_path / STATE) == {"name": "tiny"}
     with raises_code(UsageError, Code.OCCUPIED, "tiny"):
         RunFolder(tmp_path, "other")
 
@@ -209,17 +211,16 @@ def test_a_damaged_name_and_a_damaged_request_are_recovered(tmp_path, name, redo
     folder = RunFolder(tmp_path, "tiny")
     assert folder.redo == Redo()
     with folder.locked():
-        assert json.loads((tmp_path / STATE).read_text()) == {"name": "tiny"}
+        assert read_state(tmp_path / STATE) == {"name": "tiny"}
 
 
 def test_a_damaged_fingerprint_does_not_discard_a_stage(run):
     place = run.open_stage(1, "denoiser", "abc")
     checkpoint.save(place, {"x": torch.ones(1)}, {}, {FINGERPRINT: "abc"})
     run.mark(place, "abc", finished=True)
-    state = json.loads((place / STATE).read_text())
-    (place / STATE).write_text(json.dumps({**state, "fingerprint": "abd"}))
-    assert not run.changed(1, "denoiser", "abc")
-    assert run.changed(1, "denoiser", "abe")
+    change_state(place / STATE, fingerprint="abd")
+    assert not run.change(1, "denoiser", "abc")
+    assert run.change(1, "denoiser", "abe")
 
 
 def test_a_result_that_cannot_be_read_is_damaged(run, monkeypatch):

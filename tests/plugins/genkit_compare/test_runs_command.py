@@ -9,6 +9,7 @@ import shutil
 import filelock
 import pytest
 
+from damage import change_state
 from genkit_compare.listing import age_text, entries, table
 
 
@@ -19,8 +20,7 @@ def listed(genkit_, *arguments):
 
 
 def unfinish(stage):
-    state = json.loads((stage / "state.json").read_text())
-    (stage / "state.json").write_text(json.dumps({**state, "finished": False}))
+    change_state(stage / "state.json", finished=False)
 
 
 def test_the_table_has_every_run_with_its_best_score(genkit_, runs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from zlib import crc32
 
@@ -12,7 +13,17 @@ import torch
 from safetensors.torch import save_file
 
 import genkit
-from genkit.artifacts.layout import CHECKPOINT, LOCK, METRICS, RESOLVED, RESULTS, STATE
+from damage import change_state
+from genkit.artifacts.layout import (
+    CHECKPOINT,
+    ENVIRONMENT,
+    LOCK,
+    METRICS,
+    RECIPE,
+    RESOLVED,
+    RESULTS,
+    STATE,
+)
 from genkit.errors import DamagedError
 from genkit.tensors import save
 
@@ -54,9 +65,8 @@ def test_an_intact_run(verify, genkit_, run):
     names = {path.rsplit("/", 1)[1] for path, state in states.items() if state == "intact"}
     wanted = {"denoiser.safetensors", CHECKPOINT, "samples.safetensors", "scores.json", RESULTS}
     assert names >= wanted
-    others = {path for path, state in states.items() if state != "intact"}
-    assert {path.rsplit(".", 1)[1] for path in others} == {"jsonl"}  # logs have no digest
-    assert {states[path] for path in others} == {"unknown"}
+    assert names >= {METRICS, "cost.json", RECIPE, RESOLVED, ENVIRONMENT}
+    assert set(states.values()) == {"intact"}
     code, printed, _ = genkit_("verify", run)
     assert (code, printed.splitlines()[-1]) == (0, f"{len(states)} files checked, 0 damaged")
 
@@ -85,24 +95,28 @@ def test_a_missing_file_and_a_damaged_state(verify, genkit_, run):
 
 def test_a_run_of_an_earlier_version(verify, run):
     for path in run.glob(f"*/{STATE}"):
-        state = json.loads(path.read_text())
-        del state["digests"]
-        path.write_text(json.dumps(state))
+        change_state(path, digests=None, logs=None)
     code, found = verify(run)
     assert code == 0
-    assert found[str(run / "02-samples" / "samples.safetensors")] == "unknown"
+    assert found[str(run / "03-scores" / "scores.json")] == "unknown"
+    assert found[str(run / "01-denoiser" / METRICS)] == "unknown"
+    network = run / "01-denoiser" / "denoiser.safetensors"  # with a digest of its own
+    assert found[str(network)] == "intact"
+    flip(network, -1)
+    assert verify(run)[1][str(network)] == "damaged"
 
 
 def test_a_running_stage_is_not_checked(verify, run):
     path = run / "02-samples" / STATE
-    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+    change_state(path, finished=False)
     with filelock.FileLock(run / LOCK):
         code, found = verify(run)
     assert (code, found[str(run / "02-samples")]) == (0, "unknown")
 
 
-def test_logs(verify, run):
+def test_the_log_of_an_unfinished_stage_has_no_digest(verify, run):
     path = run / "01-denoiser" / METRICS
+    change_state(path.with_name(STATE), finished=False, logs=None)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines, '{"images": 1']))  # cut off by a kill
     code, found = verify(run)
@@ -110,6 +124,39 @@ def test_logs(verify, run):
     path.write_text("\n".join(["[1]", *lines]))
     code, found = verify(run)
     assert (code, found[str(path)]) == (DamagedError.exit_code, "damaged")
+
+
+def test_a_log_that_was_changed_after_its_stage(verify, run):
+    path = run / "01-denoiser" / METRICS
+    path.write_text(path.read_text().replace("loss", "lass", 1))
+    code, found = verify(run)
+    assert (code, found[str(path)]) == (DamagedError.exit_code, "damaged")
+    path.unlink()  # which is allowed
+    assert verify(run)[0] == 0
+
+
+def test_a_state_that_lists_no_results(verify, run):
+    path = run / "02-samples" / STATE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": {}, "digests": {}}))
+    code, found = verify(run)
+    assert (code, found[str(path)]) == (DamagedError.exit_code, "damaged")
+
+
+@pytest.mark.parametrize("name", [STATE, RESOLVED, RESULTS, "01-denoiser/metrics.jsonl", LOCK])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "nested"])
+def test_something_else_in_place_of_a_file_of_a_run(genkit_, run, name, kind):
+    path = run / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text("[" * 100_000)
+    expected = 0 if name == LOCK else DamagedError.exit_code
+    assert genkit_("verify", run)[0] == expected
+    assert genkit_("runs", run)[0] == 0
+    assert genkit_("report", run, "--out", run.parent / "report.html")[0] == 0
 
 
 @pytest.mark.parametrize("content", ["", "{}", None])
@@ -123,7 +170,7 @@ def test_the_results_of_a_run_are_those_of_its_stages(verify, run, content):
     assert verify(run)[1][str(path)] == "damaged"
 
 
-@pytest.mark.parametrize("name", [STATE, RESOLVED])
+@pytest.mark.parametrize("name", [STATE, RECIPE, RESOLVED, ENVIRONMENT])
 def test_descriptions_of_a_run(verify, run, name):
     (run / name).write_text("{")
     code, found = verify(run)

@@ -15,6 +15,8 @@ import pytest
 import torch
 
 import genkit
+from damage import change_state
+from genkit.artifacts.state import record_of
 from genkit.errors import Code, UsageError
 from genkit.parts.grid import grid
 from genkit.parts.no_stages import NoStages
@@ -195,6 +197,7 @@ def test_too_few_real_items_are_named(run):
     facts = scores["facts"]["frechet_pixels"]
     facts |= {"samples": "1000", "measured.floor": "none"}
     path.write_text(json.dumps(scores))
+    change_state(path.with_name("state.json"), **record_of(path.parent))
     (reason,) = (text for text in Page(rendered(run)).texts if text.startswith("not measured: "))
     assert "2,000" in reason
     assert "1,797" in reason

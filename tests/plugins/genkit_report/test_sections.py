@@ -26,7 +26,7 @@ def test_an_empty_row_of_losses_is_no_error():
     rows = {"loss_by_sigma": [{"images": 64, "loss_by_sigma": {}}]}
     stage = SimpleNamespace(id="denoiser", folder=None)
     view = SimpleNamespace(
-        label="run", stages=lambda use: [stage], rows=lambda _, key: rows.get(key, [])
+        label="run", stages=lambda use: [stage], rows=lambda _, key, *others: rows.get(key, [])
     )
     (chart,) = training(view)
     assert chart.table.rows == []
