@@ -53,7 +53,8 @@ MAIN = ("sweep-both", "by-level-both")
 """Arms for all schedules and numbers of steps; the others are only measured with those of `ONCE`."""
 
 ONCE = ("paper", 7)
-"""Schedule and number of steps with which all arms are compared, for unconditional denoisers."""
+"""Schedule and number of steps with which all arms are compared, for the first training run of
+unconditional denoisers."""
 
 SECOND_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 INTERVALS = {
@@ -123,7 +124,7 @@ def schedules(name: str, steps: int) -> dict[str, str]:
     }
 
 
-def arms(name: str, schedule: str, steps: int) -> Iterator[tuple[str, str, str, str]]:
+def arms(name: str, seed: int, schedule: str, steps: int) -> Iterator[tuple[str, str, str, str]]:
     """Yield guidance, arm, table of the guidance, and settings that a sweep varies, for each arm."""
     yield "none", "none", "", ""
     for guidance in METHODS[name].guidances:
@@ -138,7 +139,7 @@ def arms(name: str, schedule: str, steps: int) -> Iterator[tuple[str, str, str, 
                     yield guidance, f"{weight:g}-{where}", f"{{ {', '.join(parts)} }}", ""
             continue
         use = f'use = "discriminator", discriminator = "{guidance}"'
-        compared = (schedule, steps) == ONCE and not METHODS[name].conditional
+        compared = (schedule, steps) == ONCE and seed == 0 and not METHODS[name].conditional
         for arm in ARMS if compared else MAIN:
             settings, vary = ARMS[arm]
             found = settings.format(guidance=guidance)
@@ -210,7 +211,7 @@ def network_line(place: Path, name: str, seed: int, guidance: str) -> dict[str, 
 
 def missing(name: str, seed: int, done: set[Key], steps: int, schedule: str) -> list[Any]:
     """Return the arms that have not been measured."""
-    wanted = arms(name, schedule, steps)
+    wanted = arms(name, seed, schedule, steps)
     return [a for a in wanted if (name, seed, schedule, steps, a[0], a[1]) not in done]
 
 
