@@ -14,6 +14,8 @@ import pytest
 from genkit.plugin.kinds import KINDS
 from genkit.plugin.manager import OURS, load_plugins
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 LAYERS = {

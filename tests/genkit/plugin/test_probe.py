@@ -18,6 +18,8 @@ from genkit.plugin.manager import OURS, load_plugins
 from misbehaving import FAULTS
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 GOOD = """
 from genkit.plugin import hookimpl
 

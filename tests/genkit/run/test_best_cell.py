@@ -16,6 +16,8 @@ from genkit_stages.best_cell import BestCell
 from genkit_stages.sample import Sample
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 BEST = """
 [[stage]]
 id = "best"

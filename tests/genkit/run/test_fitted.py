@@ -13,6 +13,8 @@ from genkit.errors import Code, DataError, RecipeError
 from genkit_stages.fitted_levels import FittedLevels
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 FIT = """
 [[stage]]
 id = "fit"

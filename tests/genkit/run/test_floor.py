@@ -22,6 +22,8 @@ from genkit_metrics.gaussians import frechet_distance
 from genkit_stages import scores as scoring
 from genkit_stages.floor import SEED, _Part, _RealFeatures, measure_floors
 
+pytestmark = pytest.mark.slow
+
 SCORES = """
 [[stage]]
 id = "scores"

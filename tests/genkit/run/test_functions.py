@@ -16,7 +16,7 @@ from genkit.errors import Code, DataError, InterruptedRun, UsageError
 from genkit.types import Measurement
 from raising import raises_code
 
-pytestmark = pytest.mark.usefixtures("coarse_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 RECIPE = {
     "name": "watched",

@@ -15,6 +15,8 @@ from genkit.run.engine import execute, stage_states
 from genkit.run.redo import Redo
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 BESIDE = """
 [[stage]]
 id = "beside"

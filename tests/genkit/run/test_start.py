@@ -13,6 +13,8 @@ from genkit.errors import Code, DataError, RecipeError
 from genkit.start import SamplingWarning
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 ASSIGNED = 'denoiser.coupler={ use = "hungarian" }'
 SCORES = """
 [[stage]]

@@ -14,6 +14,8 @@ from genkit.plugin.manager import load_plugins
 from genkit.recipe.encode import table
 from genkit.types import DataSpec
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"data.items": 200, "denoiser.images": 256, "denoiser.network.width": 8}
 
 

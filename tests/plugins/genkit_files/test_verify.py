@@ -27,6 +27,8 @@ from genkit.artifacts.layout import (
 from genkit.errors import DamagedError
 from genkit.tensors import save
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"data.items": 200, "denoiser.images": 256, "denoiser.network.width": 8}
 
 

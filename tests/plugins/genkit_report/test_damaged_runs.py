@@ -9,6 +9,8 @@ import pytest
 
 import genkit
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"denoiser.images": 512, "denoiser.network.width": 8, "samples.count": 32}
 SCORE = {"use": "frechet", "extractor": {"use": "pixels"}}
 SCORES = "03-scores/scores.json"

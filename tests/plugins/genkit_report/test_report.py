@@ -29,6 +29,8 @@ from genkit_report.trajectories import _curvature, _shown
 from genkit_report.view import View
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """name = "digits"
 data = { use = "digits" }
 
