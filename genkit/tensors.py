@@ -21,6 +21,7 @@ from genkit.errors import Code, DamagedError, DataError
 from genkit.files import require_regular, write_bytes
 
 _METADATA = "genkit"
+_RESTORE = "restore the file from a copy, or run the recipe that wrote it again"
 DIGEST = "genkit.sha256"
 """Reserved key of the metadata with the digest of tensors and metadata."""
 
@@ -191,7 +192,8 @@ def load(path: Path, *, once: bool = False) -> tuple[dict[str, Tensor], dict[str
 
     Raises:
         DataError: the file is missing or not a safetensors file.
-        DamagedError: the file does not have the content that was written.
+        DamagedError: the file does not have the content that was written, or its name ends in
+            ``.safetensors`` and its content has a different format.
     """
     tensors, metadata = _read(path)
     written = metadata.pop(DIGEST, None)  # absent from files of earlier versions
@@ -201,8 +203,7 @@ def load(path: Path, *, once: bool = False) -> tuple[dict[str, Tensor], dict[str
     version = (path, about.st_mtime_ns, about.st_size, about.st_ino)
     if (_digest_once(*version) if once else content_digest(tensors, metadata)) != written:
         raise DamagedError(
-            f"{path} must have the content that was written, got different content; restore the "
-            "file from a copy, or run the recipe that wrote it again"
+            f"{path} must have the content that was written, got different content; {_RESTORE}"
         )
     return tensors, metadata
 
@@ -247,7 +248,12 @@ def _metadata_of(file: Any) -> dict[str, str]:
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; raise DataError if it is missing or has a different format."""
+    """Open a safetensors file.
+
+    Raises:
+        DataError: the file is missing, or has a different format.
+        DamagedError: the name of the file ends in ``.safetensors``, but its format is different.
+    """
     require_regular(path)
     try:
         path.open("rb").close()  # its OSError has the reason, such as a folder or a missing file
@@ -255,8 +261,14 @@ def open_safetensors(path: Path) -> Iterator[Any]:
             yield file
     except (OSError, RecursionError, ValueError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        code = Code.NOT_FOUND if isinstance(error, FileNotFoundError) else Code.UNREADABLE
-        raise DataError(f"{path}: cannot be read as safetensors: {reason}", code) from error
+        text = f"{path}: cannot be read as safetensors: {reason}"
+        if isinstance(error, OSError):
+            code = Code.NOT_FOUND if isinstance(error, FileNotFoundError) else Code.UNREADABLE
+            raise DataError(text, code) from error
+        if path.suffix == ".safetensors":
+            raise DamagedError(f"{text}; {_RESTORE}") from error
+        text += "; write the path of a .safetensors file"
+        raise DataError(text, Code.UNREADABLE) from error
 
 
 def digest(values: Tensor) -> str:

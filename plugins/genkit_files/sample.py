@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from genkit.errors import Code, UsageError
+from genkit.files import require_regular
 from genkit.recipe.source import parse_component, shipped_recipes
 from genkit.settings import quote
 from genkit.terminal import check_device, console, processes, say, show_progress, warn
@@ -34,6 +35,7 @@ def _require_checkpoint(checkpoint: Path) -> Path:
             "and write the denoiser to a file with genkit export",
             Code.WRONG_KIND,
         )
+    require_regular(checkpoint)
     if not checkpoint.is_file():
         got = (
             f"the folder {checkpoint}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from genkit.errors import Code, DamagedError, DataError, UsageError
+from genkit.files import require_regular
 from genkit.settings import quote
 from genkit.terminal import console, json_mistakes, say
 from genkit_files.disk import user_errors
@@ -73,6 +74,7 @@ def verify(
 def _checked(path: Path) -> Iterator[Checked]:
     from genkit.artifacts.runs import is_run
 
+    require_regular(path)
     if path.is_file():
         yield _tensor_file(path)
     elif path.is_dir() and is_run(path):

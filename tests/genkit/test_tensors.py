@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from scipy.spatial.distance import cdist
 
 from genkit import tensors
-from genkit.errors import Code, DataError
+from genkit.errors import Code, DamagedError, DataError
 from genkit.random import generator
 from raising import raises_code
 
@@ -136,6 +136,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
     code = Code.NOT_FOUND if content is None else Code.UNREADABLE
     with raises_code(DataError, code, "weights.safetensors"):
         tensors.load(path)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.safetensors", DamagedError), ("a", DataError)])
+def test_another_format_is_damage_if_the_name_is_that_of_safetensors(tmp_path, name, kind):
+    (tmp_path / name).write_text("# not safetensors")
+    with raises_code(DataError, Code.UNREADABLE, name) as caught:
+        tensors.load(tmp_path / name)
+    assert caught.type is kind
 
 
 def test_items_of_unlike_shape_have_no_cost():

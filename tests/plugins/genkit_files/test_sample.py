@@ -263,7 +263,7 @@ def test_what_is_no_checkpoint(genkit_, tmp_path):
     for name, said in (
         ("absent", "absent, which does not exist"),
         ("", "the folder"),
-        ("x", "safetensors"),
+        ("x", "write the path of a .safetensors file"),
     ):
         code, _, err = genkit_("sample", tmp_path / name, "--out", tmp_path / "out")
         assert code == 2
