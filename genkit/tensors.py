@@ -88,10 +88,7 @@ def stored_bytes(shape: Sequence[int]) -> int:
 
 
 def describe(values: object) -> str:
-    """Return dtype, shape and device of a tensor as text, and the range of int64 values.
-
-    For any other object, return the name of its type.
-    """
+    """Return dtype, shape, device and range of int64 values of a tensor; the type of an object."""
     if not isinstance(values, Tensor):
         return type(values).__name__
     ends = f", from {values.min()} to {values.max()}" if values.dtype == torch.int64 else ""
@@ -192,8 +189,7 @@ def load(path: Path, *, once: bool = False) -> tuple[dict[str, Tensor], dict[str
 
     Raises:
         DataError: the file is missing or not a safetensors file.
-        DamagedError: the file does not have the content that was written, or its name ends in
-            ``.safetensors`` and its content has a different format.
+        DamagedError: the file does not have the content or the format that was written.
     """
     tensors, metadata = _read(path)
     written = metadata.pop(DIGEST, None)  # absent from files of earlier versions
@@ -228,9 +224,7 @@ def metadata(path: Path) -> dict[str, str]:
     The digest is not checked, since it requires the tensors.
     """
     with open_safetensors(path) as file:
-        metadata = _metadata_of(file)
-    metadata.pop(DIGEST, None)
-    return metadata
+        return {key: value for key, value in _metadata_of(file).items() if key != DIGEST}
 
 
 def has_digest(path: Path) -> bool:
@@ -248,12 +242,7 @@ def _metadata_of(file: Any) -> dict[str, str]:
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """Open a safetensors file.
-
-    Raises:
-        DataError: the file is missing, or has a different format.
-        DamagedError: the name of the file ends in ``.safetensors``, but its format is different.
-    """
+    """Open a safetensors file; raises the errors of :func:`load`."""
     require_regular(path)
     try:
         path.open("rb").close()  # its OSError has the reason, such as a folder or a missing file
@@ -261,14 +250,12 @@ def open_safetensors(path: Path) -> Iterator[Any]:
             yield file
     except (OSError, RecursionError, ValueError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        text = f"{path}: cannot be read as safetensors: {reason}"
-        if isinstance(error, OSError):
-            code = Code.NOT_FOUND if isinstance(error, FileNotFoundError) else Code.UNREADABLE
-            raise DataError(text, code) from error
-        if path.suffix == ".safetensors":
-            raise DamagedError(f"{text}; {_RESTORE}") from error
-        text += "; write the path of a .safetensors file"
-        raise DataError(text, Code.UNREADABLE) from error
+        code = Code.NOT_FOUND if isinstance(error, FileNotFoundError) else Code.UNREADABLE
+        kind, remedy = DataError, "write the path of a .safetensors file"
+        if path.suffix == ".safetensors" and not isinstance(error, OSError):
+            kind, remedy = DamagedError, _RESTORE
+        text = f"{path}: cannot be read as safetensors: {reason}; {remedy}"
+        raise kind(text, code) from error
 
 
 def digest(values: Tensor) -> str:
