@@ -96,8 +96,8 @@ def build(file: NetworkFile, registry: Registry, device: torch.device | str = "c
         design.spec,
         model,
         file.coupling,
-        file.denoiser_digest,
         gradient_only=file.gradient_only,
+        denoiser_digest=file.denoiser_digest,
     )
 
 
@@ -228,7 +228,12 @@ def design_of(file: NetworkFile, registry: Registry) -> Design:
         settings = component(registry, file.kind, file.table)
         if not isinstance(settings, Network):
             raise DataError(f"kind must be a kind of network, got {file.kind}")
-    return Design(settings, file.spec, gradient_only=file.gradient_only)
+    return Design(
+        settings,
+        file.spec,
+        gradient_only=file.gradient_only,
+        denoiser_digest=file.denoiser_digest,
+    )
 
 
 def require_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,6 @@ another component. Components contain only settings; the objects that they build
 
 from __future__ import annotations
 
-from genkit.interfaces.base import BoundNetwork as BoundNetwork
 from genkit.interfaces.base import Component as Component
 from genkit.interfaces.base import Context as Context
 from genkit.interfaces.base import Design as Design
@@ -16,7 +15,8 @@ from genkit.interfaces.base import Network as Network
 from genkit.interfaces.base import Stage as Stage
 from genkit.interfaces.base import Stages as Stages
 from genkit.interfaces.base import Trained as Trained
-from genkit.interfaces.base import unbound as unbound
+from genkit.interfaces.binding import BoundNetwork as BoundNetwork
+from genkit.interfaces.binding import unbound as unbound
 from genkit.interfaces.coupling import AnyCoupler as AnyCoupler
 from genkit.interfaces.coupling import BoundCoupler as BoundCoupler
 from genkit.interfaces.coupling import BoundDatasetCoupler as BoundDatasetCoupler

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -13,10 +14,12 @@ from torch import nn
 
 from genkit.artifacts import Artifact, NetworkFile, Record, SamplingCost
 from genkit.artifacts.coupling import Coupling
-from genkit.errors import Code, DataError, Problem, UsageError
+from genkit.errors import Code, DataError, Problem
 from genkit.fields import Settings
+from genkit.interfaces.binding import BoundNetwork, unbound
 from genkit.interfaces.functions import FunctionCallback
 from genkit.settings import setting
+from genkit.tensors import network_digest
 from genkit.types import DataSpec
 from genkit.world import World
 
@@ -56,12 +59,6 @@ class Component(Settings, ABC):
         return ""
 
 
-def unbound(component: Component, method: str) -> UsageError:
-    """Return the error for a call of a method that only the bound object implements."""
-    name = type(component).__name__
-    return UsageError(f"{name} refers to earlier stages; call bind(inputs).{method}(...)")
-
-
 @dataclass(frozen=True)
 class Design:
     """Settings and data of a network, as far as they are known before training.
@@ -72,8 +69,8 @@ class Design:
         stage: id of the stage that trains the network; empty outside of a recipe.
         denoisers: map from the id of each stage on whose denoiser a discriminator is trained to the
             setting that refers to it: ``data``, ``network`` or ``objective``.
-        gradient_only: whether only the gradient of the output of a discriminator has a meaning, see
-            :class:`Objective`.
+        gradient_only: as in :class:`genkit.artifacts.NetworkFile`.
+        denoiser_digest: as in :class:`genkit.artifacts.NetworkFile`; None before training.
     """
 
     settings: Network
@@ -81,6 +78,12 @@ class Design:
     stage: str = field(default="", kw_only=True)
     denoisers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     gradient_only: bool = field(default=False, kw_only=True)
+    denoiser_digest: str | None = field(default=None, kw_only=True)
+
+    @property
+    def digest(self) -> str | None:
+        """Digest of weights and preconditioner; None before training."""
+        return None
 
     @property
     def classes(self) -> int:
@@ -105,6 +108,9 @@ class Design:
                 f'train it for "{denoiser.stage}"',
                 Code.WRONG_REFERENCE,
             )
+        elif self.denoiser_digest and denoiser.digest not in (None, self.denoiser_digest):
+            reason = "must be trained for the denoiser that it guides, got one for another denoiser"
+            yield Problem((), reason, "train it for this denoiser", Code.CONFLICT)
 
 
 @dataclass(frozen=True)
@@ -114,12 +120,15 @@ class Trained(Design):
     Attributes:
         module: module with averaged weights, in eval mode, on the device, with gradients disabled.
         coupling: declarations of the coupler with which it was trained; None if unknown.
-        denoiser_digest: as in :class:`genkit.artifacts.NetworkFile`.
     """
 
     module: nn.Module
     coupling: Coupling | None = None
-    denoiser_digest: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of weights and preconditioner, computed once for this object."""
+        return network_digest(self.module)
 
 
 class Inputs(Protocol):
@@ -219,14 +228,6 @@ class Context(Inputs, Protocol):
 
     def single_process(self) -> Context:
         """Return a context of this process alone, none of whose calls is collective."""
-        ...
-
-
-class BoundNetwork(Protocol):
-    """Result of :meth:`Network.bind`."""
-
-    def build(self, spec: DataSpec) -> nn.Module:
-        """Return the network for a kind of data, see :meth:`Network.build`."""
         ...
 
 

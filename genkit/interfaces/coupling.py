@@ -8,7 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from genkit.interfaces.base import Component, Inputs, unbound
+from genkit.interfaces.base import Component, Inputs
+from genkit.interfaces.binding import unbound
 from genkit.types import Batch, Pairs
 
 

@@ -13,7 +13,8 @@ from genkit.artifacts.coupling import Coupling
 from genkit.artifacts.scores import score_words
 from genkit.artifacts.statistics import Statistics
 from genkit.errors import Problem
-from genkit.interfaces.base import Component, Context, Design, Inputs, unbound
+from genkit.interfaces.base import Component, Context, Design, Inputs
+from genkit.interfaces.binding import unbound
 from genkit.types import Batch, DataSpec, Measurement
 
 

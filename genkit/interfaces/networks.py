@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from genkit.artifacts import ClassifierFile, DenoiserFile, DiscriminatorFile
-from genkit.interfaces.base import Component, Network, unbound
+from genkit.interfaces.base import Component, Network
+from genkit.interfaces.binding import unbound
 from genkit.settings import setting
 from genkit.tensors import as_column
 from genkit.types import Coefficients, DataSpec

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from genkit.artifacts import Samples
 from genkit.artifacts.coupling import Coupling
 from genkit.errors import DataError, Problem
-from genkit.interfaces.base import Component, Context, Inputs, Stage, Stages, unbound
+from genkit.interfaces.base import Component, Context, Inputs, Stage, Stages
+from genkit.interfaces.binding import unbound
 from genkit.settings import setting
 from genkit.types import SEED_LIMIT, Denoise, Draws, RandnLike, Start, State
 

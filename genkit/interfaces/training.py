@@ -21,8 +21,8 @@ from genkit.interfaces.base import (
     Network,
     Stages,
     Trained,
-    unbound,
 )
+from genkit.interfaces.binding import unbound
 from genkit.settings import setting
 from genkit.types import Batch, Measurement
 

@@ -23,7 +23,7 @@ from genkit.latents import Derived, draws_of
 from genkit.sample import bind_schedule, denoise_fn, resolve_start, trajectory
 from genkit.settings import setting
 from genkit.start import START_DOC
-from genkit.tensors import as_column, network_digest
+from genkit.tensors import as_column
 from genkit.types import Start
 from genkit_dg.fitted_weight import FittedWeight
 from genkit_dg.held_out import (
@@ -148,8 +148,8 @@ class FitWeight(Stage):
                 standard_errors=[level.standard_error for level in increasing],
                 error_at_one=[level.error_at_one for level in increasing],
                 error_fitted=[level.error_fitted for level in increasing],
-                denoiser=network_digest(denoiser.module),
-                discriminator=network_digest(module),
+                denoiser=denoiser.digest,
+                discriminator=discriminator.digest,
             )
         )
 

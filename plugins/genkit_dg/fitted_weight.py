@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genkit.artifacts import Artifact
 from genkit.errors import Code, DataError
 from genkit.files import read_json, write_json
+from genkit.interfaces import Trained
 from genkit.settings import Ref
-from genkit.tensors import network_digest
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class FittedWeight(Artifact):
             levels, weights = levels.repeat(2), weights.repeat(2)
         return WeightCurve(levels.to(device), weights.to(device))
 
-    def require(self, discriminator: nn.Module, denoiser: nn.Module) -> None:
+    def require(self, discriminator: Trained, denoiser: Trained) -> None:
         """Check that the networks are those to which the weight was fitted.
 
         Raises:
@@ -89,7 +89,7 @@ class FittedWeight(Artifact):
             "denoiser": (self.denoiser, denoiser),
         }
         for what, (digest, network) in networks.items():
-            if network_digest(network) != digest:
+            if network.digest != digest:
                 raise DataError(
                     f"weight_by must be fitted to the {what} in use, got a different one; "
                     f"run a stage fit-weight for this {what}",

@@ -15,7 +15,6 @@ from genkit.artifacts import Coupling, DiscriminatorRef
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Design, Guidance, Inputs, Solver, Stages, Trained
 from genkit.settings import quote, setting
-from genkit.tensors import network_digest
 from genkit_dg.boosting import BoostedDiscriminator
 from genkit_dg.bound import BoundDiscriminator
 from genkit_dg.fitted_weight import FittedWeight, FittedWeightRef
@@ -110,8 +109,8 @@ class DiscriminatorGuidance(Guidance):
         second = self.weight if self.second_weight is None else self.second_weight
         kind = BoostedDiscriminator if self.boosting else BoundDiscriminator
         discriminator = inputs.network(self.discriminator)
-        module, digest = discriminator.module, discriminator.denoiser_digest
-        if digest is not None and digest != network_digest(denoiser.module):
+        digest = discriminator.denoiser_digest
+        if digest is not None and digest != denoiser.digest:
             raise DataError(
                 "discriminator must be trained on the denoiser in use, got "
                 f"{quote(self.discriminator)}, which was trained on a different one; train a "
@@ -122,11 +121,11 @@ class DiscriminatorGuidance(Guidance):
         by_level = None
         if self.weight_by is not None:
             fitted = inputs.read(self.weight_by, FittedWeight)
-            fitted.require(module, denoiser.module)
+            fitted.require(discriminator, denoiser)
             by_level = fitted.on(inputs.device)
         gradient_only = discriminator.gradient_only
         bound = kind(
-            module,
+            discriminator.module,
             self.weight,
             second,
             by_level,

@@ -27,7 +27,7 @@ from genkit.latents import Derived, draws_of
 from genkit.sample import denoise_fn, resolve_start, sample
 from genkit.settings import setting
 from genkit.start import START_DOC
-from genkit.tensors import as_stored, digest, network_digest
+from genkit.tensors import as_stored, digest
 from genkit.types import Draws, ResolvedStart, Start
 from genkit_stages.fitted_levels import FittedLevels, name_of
 from genkit_stages.level_search import (
@@ -96,7 +96,7 @@ class FitSchedule(Stage):
 
     def identity(self, denoiser: Trained, inputs: Inputs) -> str:
         """Return the settings and the hashes of denoiser and data, which determine the levels."""
-        hashes = network_digest(denoiser.module), digest(self.data.load(inputs).data)
+        hashes = denoiser.digest, digest(self.data.load(inputs).data)
         return f"{self} for {' and '.join(hashes)}"
 
     def fit(self, denoiser: Trained, place: FeatureContext, seed: int = 0) -> FittedLevels:
@@ -144,7 +144,7 @@ class FitSchedule(Stage):
             best = search.run(lowest, highest)
         return FittedLevels(
             best.levels,
-            network_digest(denoiser.module),
+            denoiser.digest,
             name_of(self.solver),
             self._start(denoiser, KnownLevels.of(best.levels)),
             best.energy,

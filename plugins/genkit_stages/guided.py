@@ -18,7 +18,6 @@ from genkit.interfaces import (
     Stage,
     Stages,
 )
-from genkit.tensors import network_digest
 
 
 def guided_denoisers(
@@ -67,4 +66,4 @@ def guided_digest(
             names += references(earlier[name], result_only=True)
     denoisers = guided_denoisers(data, network, objective, earlier)
     first = next((name for name in denoisers if name in earlier), None)
-    return None if first is None else network_digest(context.network(first).module)
+    return None if first is None else context.network(first).digest

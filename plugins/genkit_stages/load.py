@@ -17,6 +17,17 @@ from genkit.settings import FilePath, setting
 from genkit.tensors import file_digest, require_unchanged
 
 
+@dataclass(frozen=True)
+class _DesignOfFile(Design):
+    """Design of a trained network, which is read only if its digest is required."""
+
+    load: Load
+
+    @property
+    def digest(self) -> str:
+        return self.load._network_digest
+
+
 @dataclass(frozen=True, kw_only=True)
 class Load(Stage):
     """Load a trained network from a file written by `train`, `genkit export` or `genkit import`.
@@ -50,7 +61,7 @@ class Load(Stage):
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         try:
-            load_network(self._file, load_plugins().registry)
+            _ = self._network_digest
         except (DataError, PluginError, SettingError) as error:
             code = error.mistakes[0].problem.code
             yield Problem(("path",), str(error), "copy or import the file again", code)
@@ -76,9 +87,15 @@ class Load(Stage):
     def _design(self) -> Design | None:
         """Design of the network, read once: the checks of all later stages use it."""
         try:
-            return design_of(NetworkFile.outline(self._file), load_plugins().registry)
+            design = design_of(NetworkFile.outline(self._file), load_plugins().registry)
         except (DataError, PluginError, SettingError):
             return None  # reported by check
+        return _DesignOfFile(**vars(design), load=self)
+
+    @cached_property
+    def _network_digest(self) -> str:
+        """Digest of the network, which is read once: to check the file, and for its guidance."""
+        return load_network(self._file, load_plugins().registry).digest
 
     @property
     def _file(self) -> Path:

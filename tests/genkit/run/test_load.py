@@ -12,6 +12,8 @@ import torch
 
 from genkit import tensors
 from genkit.errors import Code, DataError, RecipeError
+from genkit.networks import load_network
+from genkit.plugin.manager import load_plugins
 from genkit.run.engine import fingerprints
 from genkit_edm.mlp import Mlp
 from genkit_stages.load import Load
@@ -303,8 +305,14 @@ def test_a_description_of_a_huge_network_allocates_no_memory(tiny, file, monkeyp
 def test_the_design_of_the_file_is_read_once(trained, monkeypatch):
     (path,) = trained.glob("*/denoiser.safetensors")
     stage, calls = Load(path=str(path)), []
-    monkeypatch.setattr(
-        importlib.import_module("genkit_stages.load"), "design_of", lambda *a: calls.append(a)
-    )
-    assert stage.design({}) is stage.design({}) is None
-    assert len(calls) == 1
+    module = importlib.import_module("genkit_stages.load")
+    for name in ("design_of", "load_network"):
+        inner = getattr(module, name)
+        counted = lambda *a, name=name, inner=inner: calls.append(name) or inner(*a)  # noqa: E731
+        monkeypatch.setattr(module, name, counted)
+    design = stage.design({})
+    assert stage.design({}) is design
+    assert calls == ["design_of"]  # the weights are read only if the digest is required
+    assert not list(stage.check({}))
+    assert design.digest == load_network(path, load_plugins().registry).digest
+    assert calls == ["design_of", "load_network"]

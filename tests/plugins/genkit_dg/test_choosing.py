@@ -200,6 +200,25 @@ def test_guidance_uses_the_weight_at_its_noise_level():
     assert_close(found, wanted[:, None].expand(3, 2), rtol=1e-4, atol=1e-6)
 
 
+def test_the_digest_of_a_network_is_computed_once(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(
+        "genkit.interfaces.base.network_digest",
+        lambda network: hashed.append(network) or network_digest(network),
+    )
+    denoiser, discriminator = Trained(None, None, Ideal()), Trained(None, None, Optimal())
+    belonging = replace(discriminator, denoiser_digest=network_digest(Ideal()))
+    fitted = replace(
+        FITTED, denoiser=network_digest(Ideal()), discriminator=network_digest(Optimal())
+    )
+    inputs = SimpleNamespace(
+        network=lambda _: belonging, read=lambda *_: fitted, device=torch.device("cpu")
+    )
+    for _ in range(2):
+        DiscriminatorGuidance(discriminator="d", weight_by="w").bind(inputs, denoiser)
+    assert sorted(type(network).__name__ for network in hashed) == ["Ideal", "Optimal"]
+
+
 def test_a_weight_of_other_networks_is_refused():
     with raises_code(DataError, Code.CONFLICT, "discriminator"):
         guided(FITTED, Ideal())

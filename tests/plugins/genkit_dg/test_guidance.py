@@ -191,7 +191,9 @@ def test_a_correction_that_was_trained_for_the_same_pairs_requires_no_score():
     for only, coupling in ((False, assigned), (True, assigned), (True, independent), (True, None)):
         denoiser = Trained(None, None, GoldenDiscriminator(torch.ones(2)), assigned)
         digest = network_digest(denoiser.module)
-        trained = Trained(None, None, Counting(), coupling, digest, gradient_only=only)
+        trained = Trained(
+            None, None, Counting(), coupling, gradient_only=only, denoiser_digest=digest
+        )
         inputs = SimpleNamespace(network=lambda _, found=trained: found)
         settings = DiscriminatorGuidance(discriminator="d")
         guidance = settings.bind(inputs, denoiser)
@@ -211,7 +213,7 @@ def test_boosting_requires_a_log_ratio_whose_sign_has_a_meaning():
 
 def test_a_discriminator_guides_the_denoiser_on_which_it_was_trained():
     denoisers = [Trained(None, None, GoldenDiscriminator(torch.ones(k))) for k in (2, 3)]
-    trained = Trained(None, None, Counting(), None, network_digest(denoisers[0].module))
+    trained = Trained(None, None, Counting(), denoiser_digest=denoisers[0].digest)
     inputs = SimpleNamespace(network=lambda _: trained)
     guidance = DiscriminatorGuidance(discriminator="d")
     assert not guidance.bind(inputs, denoisers[0]).warnings

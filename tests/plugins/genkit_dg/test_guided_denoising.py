@@ -286,20 +286,41 @@ def test_trains_a_discriminator_without_fakes(guided_run):
     assert not (guided_run / "03-samples/warnings.jsonl").exists()
 
 
-def test_a_file_of_a_discriminator_guides_only_its_denoiser(guided_run):
-    discriminator = guided_run / "02-discriminator/discriminator.safetensors"
-    assert DiscriminatorFile.load(discriminator).gradient_only
-    table = {"use": "discriminator", "discriminator": str(discriminator)}
-    path = guided_run / "01-denoiser/denoiser.safetensors"
-    file = DenoiserFile.load(path)
+@pytest.fixture(scope="module")
+def files(guided_run):
+    """Files of a discriminator, of its denoiser, and of a denoiser with other weights."""
+    file = DenoiserFile.load(guided_run / "01-denoiser/denoiser.safetensors")
     exported, other = guided_run / "exported.safetensors", guided_run / "other.safetensors"
     file.save(exported)
     name, weight = next(iter(file.weights.items()))
     replace(file, weights={**file.weights, name: weight + 1e-3}).save(other)
+    return guided_run / "02-discriminator/discriminator.safetensors", exported, other
+
+
+def test_a_file_of_a_discriminator_guides_only_its_denoiser(files):
+    discriminator, exported, other = files
+    assert DiscriminatorFile.load(discriminator).gradient_only
+    table = {"use": "discriminator", "discriminator": str(discriminator)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         genkit.load_denoiser(exported).bind_guidance(table)
-    with raises_code(DataError, Code.CONFLICT, "discriminator"):
+    with raises_code(SettingError, Code.CONFLICT, "discriminator"):
         genkit.load_denoiser(other).bind_guidance(table)
     with raises_code(SettingError, Code.CONFLICT, "boosting"):
         genkit.load_denoiser(exported).bind_guidance({**table, "boosting": True})
+
+
+def test_a_recipe_with_a_loaded_discriminator_of_another_denoiser_is_refused(files, tmp_path):
+    discriminator, own, other = files
+    samples = RECIPE[RECIPE.index('[[stage]]\nid = "samples"') :]
+    for denoiser in (own, other):
+        loads = "".join(
+            f'[[stage]]\nid = "{name}"\nuse = "load"\npath = \'{path}\'\n\n'
+            for name, path in (("denoiser", denoiser), ("discriminator", discriminator))
+        )
+        (tmp_path / "loaded.toml").write_text(f'name = "loaded"\n\n{loads}{samples}')
+        if denoiser == own:
+            load_recipe(read_source(tmp_path / "loaded.toml"), load_plugins())
+            continue
+        with raises_code(RecipeError, Code.CONFLICT, "guidance", "discriminator"):
+            load_recipe(read_source(tmp_path / "loaded.toml"), load_plugins())
