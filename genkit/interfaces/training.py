@@ -115,7 +115,7 @@ class Objective(Component):
 class Optimizer(Component):
     """Settings of an optimizer: learning rate, gradient clipping, and the update rule."""
 
-    learning_rate: float = setting(1e-3, doc="maximum learning rate", above=0)
+    learning_rate: float = setting(1e-3, doc="maximum learning rate", above=0, at_most=1e30)
     learning_rate_ramp: int = setting(
         0,
         doc="number of images over which the learning rate rises from 0; 0 for no ramp",

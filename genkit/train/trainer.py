@@ -136,6 +136,11 @@ class Trainer:
         self.steps += 1
         return loss
 
+    @property
+    def finite_images(self) -> int:
+        """Number of images up to which this process found no value that is not finite."""
+        return int(self._finite)
+
     def mean_loss(self) -> float:
         """Return the mean loss of the steps since the last call.
 
@@ -144,7 +149,7 @@ class Trainer:
         Raises:
             DivergedError: a loss or a gradient was not finite, so nothing may be saved.
         """
-        parts = self._world.all_gather((float(self._losses), int(self._finite)))
+        parts = self._world.all_gather((float(self._losses), self.finite_images))
         loss, at = sum(part for part, _ in parts) / max(self._unread, 1), min(f for _, f in parts)
         self._losses.zero_()
         self._unread = 0
@@ -230,8 +235,8 @@ class Trainer:
         Raises:
             DivergedError: a loss, a gradient, a weight or a moment of the optimizer is not finite.
         """
-        if int(self._finite) < self.images:
-            raise DivergedError(f"the state is not finite after {int(self._finite):,} images")
+        if (finite := self.finite_images) < self.images:
+            raise DivergedError(f"the state is not finite after {finite:,} images")
         self._require_finite()
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         tensors[BY_QUANTILE] = self.by_quantile.sums()

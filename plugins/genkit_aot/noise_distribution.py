@@ -39,7 +39,9 @@ class CoupledLogNormal(NoiseDistribution):
     high_share: float = setting(
         0.2, doc="share of draws that are uniform in ln(sigma) at high levels", above=0, below=1
     )
-    sigma_max: float = setting(80.0, doc="maximum noise level of the uniform draws", above=0)
+    sigma_max: float = setting(
+        80.0, doc="maximum noise level of the uniform draws", at_least=1e-9, at_most=1e9
+    )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self._top <= self._bottom:

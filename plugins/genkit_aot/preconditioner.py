@@ -29,7 +29,9 @@ class CoupledPreconditioner(Preconditioner):
 
     source = "EDM, arXiv 2206.00364, appendix B.6, with a covariance of image and noise"
 
-    sigma_data: float = setting(0.5, doc="standard deviation of the data", above=0)
+    sigma_data: float = setting(
+        0.5, doc="standard deviation of the data", at_least=1e-9, at_most=1e9
+    )
     covariance: float = setting(
         doc="covariance of image and noise per pixel, E<y - E y, n> / d; genkit audit prints it"
     )

@@ -65,6 +65,7 @@ class Sinkhorn(Coupler):
         10_000,
         doc="maximum number of iterations at the last epsilon, beyond which an error is raised",
         at_least=1,
+        at_most=10**7,
     )
     rounded: bool = setting(
         False, doc="whether to round the plan to a permutation, instead of drawing from it"

@@ -91,12 +91,17 @@ class EdmAugmentation(Augmentation):
         1.0, doc="multiplier of the probability of stretching along a random axis", at_least=0
     )
     translation: float = setting(1.0, doc="multiplier of the probability of shifting", at_least=0)
-    scale_std: float = setting(0.2, doc="standard deviation of log2 of the scale", at_least=0)
+    scale_std: float = setting(
+        0.2, doc="standard deviation of log2 of the scale", at_least=0, at_most=10
+    )
     anisotropy_std: float = setting(
-        0.2, doc="standard deviation of log2 of the stretch along the axis", at_least=0
+        0.2, doc="standard deviation of log2 of the stretch along the axis", at_least=0, at_most=10
     )
     translation_std: float = setting(
-        0.125, doc="standard deviation of the shift, relative to width and height", at_least=0
+        0.125,
+        doc="standard deviation of the shift, relative to width and height",
+        at_least=0,
+        at_most=10,
     )
 
     @property

@@ -61,7 +61,10 @@ class ChooseDiscriminator(Stage):
         doc="stage that trained the discriminator and wrote snapshots"
     )
     count: int = setting(
-        8192, doc="number of held-out noisy items, including repetitions", at_least=2
+        8192,
+        doc="number of held-out noisy items, including repetitions",
+        at_least=2,
+        at_most=10**6,
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:

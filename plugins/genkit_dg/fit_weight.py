@@ -92,7 +92,12 @@ class FitWeight(Stage):
 
     discriminator: DiscriminatorRef = setting(doc="stage that trained or chose the discriminator")
     denoiser: DenoiserRef = setting(doc="stage that trained the guided denoiser")
-    count: int = setting(1024, doc="number of held-out images, including repetitions", at_least=32)
+    count: int = setting(
+        1024,
+        doc="number of held-out images, including repetitions",
+        at_least=32,
+        at_most=10**6,
+    )
     schedule: Schedule = setting(doc="noise levels, the same as in sampling", use={"use": "edm"})
     solver: Solver = setting(doc="solver of the trajectories", use={"use": "heun"})
     start: Start = setting("auto", doc=START_DOC)

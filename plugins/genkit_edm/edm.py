@@ -13,7 +13,7 @@ from genkit.errors import Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import RangeSchedule, check_decreasing
+from genkit_edm.levels import RangeSchedule, check_decreasing, sigma_setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class EdmPreconditioner(Preconditioner):
 
     source = "EDM, arXiv 2206.00364, eq. 7 and table 1"
 
-    sigma_data: float = setting(0.5, doc="standard deviation of the data", above=0)
+    sigma_data: float = sigma_setting(0.5, "standard deviation of the data")
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         total = (sigma.square() + self.sigma_data**2).sqrt()

@@ -19,7 +19,7 @@ from torch import Tensor
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Component, NoiseDistribution, Stages
 from genkit.settings import setting
-from genkit_edm.levels import RangeSchedule, sigma_setting
+from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, RangeSchedule, sigma_setting
 from genkit_edm.vp import NoisePrediction
 
 
@@ -56,10 +56,13 @@ class Table(Component):
     """Settings of the table of noise levels."""
 
     c_1: float = setting(
-        0.001, doc="c_1 of EDM's table 1, which bounds the highest noise level", above=0, below=1
+        0.001,
+        doc="c_1 of EDM's table 1, which bounds the highest noise level",
+        at_least=1e-9,
+        below=1,
     )
     c_2: float = setting(
-        0.008, doc="c_2 of EDM's table 1, which bounds the lowest noise levels", above=0
+        0.008, doc="c_2 of EDM's table 1, which bounds the lowest noise levels", above=0, at_most=1
     )
     m: int = setting(1000, doc="number of noise levels in the table", at_least=2, at_most=100_000)
 
@@ -78,7 +81,8 @@ class IddpmPreconditioner(Table, NoisePrediction):
         (),
         doc="m increasing noise levels, such as the table of a published network; default: the "
         "levels of the formula",
-        above=0,
+        at_least=MIN_SIGMA,
+        at_most=MAX_SIGMA,
     )
 
     def __post_init__(self) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from genkit.errors import Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner, Stages
-from genkit.settings import setting
 from genkit.types import Coefficients
 from genkit_edm.edm import LogLinearSchedule
 from genkit_edm.levels import check_range, sigma_setting
@@ -39,11 +38,11 @@ class VePreconditioner(Preconditioner):
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
-    sigma_min: float = setting(
-        0.02, doc="lowest supported noise level; schedules are restricted to it", above=0
+    sigma_min: float = sigma_setting(
+        0.02, "lowest supported noise level; schedules are restricted to it"
     )
-    sigma_max: float = setting(
-        100.0, doc="highest supported noise level; schedules are restricted to it", above=0
+    sigma_max: float = sigma_setting(
+        100.0, "highest supported noise level; schedules are restricted to it"
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
@@ -67,8 +66,8 @@ class VeDistribution(NoiseDistribution):
 
     source = "EDM, arXiv 2206.00364, table 1, column VE; Song et al., arXiv 2011.13456"
 
-    sigma_min: float = setting(0.02, doc="lowest noise level", above=0)
-    sigma_max: float = setting(100.0, doc="highest noise level", above=0)
+    sigma_min: float = sigma_setting(0.02, "lowest noise level")
+    sigma_max: float = sigma_setting(100.0, "highest noise level")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         yield from check_range(self.sigma_min, self.sigma_max)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genkit.errors import Problem
-from genkit.interfaces import NoiseDistribution, Preconditioner
+from genkit.errors import Code, Problem
+from genkit.interfaces import NoiseDistribution, Preconditioner, Stages
 from genkit.parts.vp_sde import VpSde, vp_mean
 from genkit.settings import setting
 from genkit.types import Coefficients
-from genkit_edm.levels import RangeSchedule, check_decreasing, sigma_setting
+from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, RangeSchedule, check_decreasing, sigma_setting
 from genkit_edm.solvers.path import Scaling, Time
 
 MIN_TIME = 1e-3
@@ -103,8 +103,21 @@ class VpPreconditioner(NoisePrediction):
 
     beta_d: float = setting(VpSde.beta_d, doc="increase of beta from time 0 to 1", above=0)
     beta_min: float = setting(VpSde.beta_min, doc="beta at time 0", above=0)
-    m: int = setting(1000, doc="number of time steps of the discrete process", at_least=2)
+    m: int = setting(
+        1000, doc="number of time steps of the discrete process", at_least=2, at_most=100_000
+    )
     eps_t: float = setting(1e-5, doc="minimum time in training", above=0, below=1)
+
+    def check(self, earlier: Stages) -> Iterator[Problem]:
+        highest = self._times.level(1.0)
+        if not MIN_SIGMA <= highest <= MAX_SIGMA:
+            yield Problem(
+                ("beta_d",),
+                f"must give a highest noise level from {MIN_SIGMA:g} to {MAX_SIGMA:g}, got "
+                f"{highest:g} with beta_d = {self.beta_d:g} and beta_min = {self.beta_min:g}",
+                "write values such as 19.9 and 0.1",
+                Code.OUT_OF_RANGE,
+            )
 
     def c_noise(self, sigma: Tensor) -> Tensor:
         return (self.m - 1) * self._times.time(sigma)

@@ -31,7 +31,7 @@ class TrajectoryMetric(Metric):
     higher_is_better = False
     accepts_statistics = True
 
-    count: int = setting(256, doc="number of trajectories", at_least=1)
+    count: int = setting(256, doc="number of trajectories", at_least=1, at_most=10**6)
     solver: Solver = setting(doc="deterministic solver of the ODE", use={"use": "heun"})
     schedule: Schedule = setting(
         doc="schedule of the solution with many steps", use={"use": "edm", "steps": 64}

@@ -31,7 +31,10 @@ class Adam(Optimizer):
         0.999, doc="decay of the moving average of the squared gradient", above=0, below=1
     )
     weight_decay: float = setting(
-        0.0, doc="factor of the weights when they are added to their gradients", at_least=0
+        0.0,
+        doc="factor of the weights when they are added to their gradients",
+        at_least=0,
+        at_most=1000,
     )
 
     def build(self, parameters: Sequence[nn.Parameter], terms: int) -> torch.optim.Optimizer:
@@ -57,6 +60,7 @@ class AdamW(Adam):
         0.01,
         doc="relative decrease of the weights per step, divided by the learning rate",
         at_least=0,
+        at_most=1000,
     )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:

@@ -35,6 +35,7 @@ class Exact(Coupler):
         10_000_000,
         doc="maximum number of network simplex iterations, beyond which an error is raised",
         at_least=1,
+        at_most=10**9,
     )
 
     def pair(

@@ -48,7 +48,10 @@ class Sinkhorn(Coupler):
         below=1,
     )
     iterations: int = setting(
-        10_000, doc="maximum number of iterations, beyond which an error is raised", at_least=1
+        10_000,
+        doc="maximum number of iterations, beyond which an error is raised",
+        at_least=1,
+        at_most=10**7,
     )
 
     def pair(self, batch: Batch, noise: Tensor, generator: torch.Generator) -> Pairs:

@@ -23,15 +23,18 @@ from genkit.sample import bind_solver, resolve_start, sample, supported_levels
 from genkit.settings import setting
 from genkit.start import require_start
 from genkit.types import Batch, Start
-from genkit_stages.size_checks import sample_problems
+from genkit_stages.size_checks import MOST_BATCH, sample_problems
 
 
 def level_problems(
     network: Network, schedule: Schedule, solver: Solver, earlier: Stages
 ) -> Iterator[Problem]:
     """Yield a problem if a solver cannot use the noise levels of a schedule with a network."""
-    if not isinstance(network, Denoiser) or any(any(p.check(earlier)) for p in (schedule, solver)):
-        return  # the schedule and the solver report their own mistakes
+    if not isinstance(network, Denoiser):
+        return
+    parts = schedule, solver, network.preconditioner
+    if any(any(part.check(earlier)) for part in parts):
+        return  # they report their own mistakes
     if not schedule.bound:
         return  # an earlier stage fits its levels, which are checked in `bind`
     try:
@@ -59,7 +62,9 @@ class Drawing(Callback):
     """Draw samples with the same seeds and classes in every call."""
 
     count: int = setting(64, doc="number of samples", at_least=1)
-    batch_size: int = setting(256, doc="number of samples drawn at a time", at_least=1)
+    batch_size: int = setting(
+        256, doc="number of samples drawn at a time", at_least=1, at_most=MOST_BATCH
+    )
     schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
     solver: Solver = setting(doc="solver of the sampling ODE", use={"use": "heun"})
     precision: Precision = setting("float32", doc="precision of the network's arithmetic")

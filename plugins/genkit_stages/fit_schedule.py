@@ -64,8 +64,12 @@ class FitSchedule(Stage):
         doc="features in which samples and data are compared; use inception for photographs",
         use={"use": "pixels"},
     )
-    sigma_min: float = setting(0.002, doc="minimum noise level of the candidates", above=0)
-    sigma_max: float = setting(80.0, doc="maximum noise level of the candidates", above=0)
+    sigma_min: float = setting(
+        0.002, doc="minimum noise level of the candidates", at_least=1e-9, at_most=1e9
+    )
+    sigma_max: float = setting(
+        80.0, doc="maximum noise level of the candidates", at_least=1e-9, at_most=1e9
+    )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.sigma_min >= self.sigma_max:

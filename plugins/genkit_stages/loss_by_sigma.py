@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ def by_sigma(objective: Objective, sums: Tensor) -> dict[str, float]:
     """Return the mean loss of each nonempty bin, keyed by the median noise level of the bin.
 
     Bins with equal levels are joined; they occur if the preconditioner has a table of few levels.
-    Losses are rounded to six digits, levels to four.
+    Losses are rounded to six digits, levels to four. A loss that is not finite is left out.
 
     Args:
         objective: objective that computed the losses.
@@ -37,7 +39,11 @@ def by_sigma(objective: Objective, sums: Tensor) -> dict[str, float]:
     for level, (loss, count) in zip(levels.tolist(), sums.T.tolist(), strict=True):
         others, counted = joined.get(f"{level:.4g}", (0.0, 0.0))
         joined[f"{level:.4g}"] = others + loss, counted + count
-    return {level: float(f"{loss / count:.6g}") for level, (loss, count) in joined.items() if count}
+    return {
+        level: float(f"{loss / count:.6g}")
+        for level, (loss, count) in joined.items()
+        if count and math.isfinite(loss)
+    }
 
 
 def bound_by_sigma(

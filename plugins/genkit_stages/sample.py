@@ -34,7 +34,7 @@ from genkit.start import START_DOC, sampling_warnings
 from genkit.types import SEED_LIMIT, Batch, ResolvedStart, Start
 from genkit_stages.best_cell import BestCell
 from genkit_stages.drawing import level_problems, start_problems
-from genkit_stages.size_checks import sample_problems
+from genkit_stages.size_checks import MOST_BATCH, sample_problems
 
 
 class _Bound(NamedTuple):
@@ -68,7 +68,9 @@ class Sample(SamplingStage):
     latents: Latents = setting(
         doc="source of latents, classes and the noise of stochastic solvers", use={"use": "derived"}
     )
-    batch_size: int = setting(256, doc="number of samples drawn at a time", at_least=1)
+    batch_size: int = setting(
+        256, doc="number of samples drawn at a time", at_least=1, at_most=MOST_BATCH
+    )
     schedule: Schedule = setting(doc="noise levels", use={"use": "edm"})
     solver: Solver = setting(doc="solver of the sampling ODE", use={"use": "heun"})
     start: Start = setting("auto", doc=START_DOC)

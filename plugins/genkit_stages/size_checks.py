@@ -17,6 +17,9 @@ from genkit.tensors import stored_bytes
 from genkit.train.sizes import count_parameters, tensor_bytes, training_size
 from genkit.types import DataSpec
 
+MOST_BATCH = 10**6
+"""Maximum batch size; chosen, not tuned. A value above it is most likely a mistake."""
+
 _COPIES = 64
 """Maximum number of copies of the weights that gradients and averages are assumed to require. If as
 many fit, they are not counted: that takes as long as building the network."""

@@ -21,7 +21,6 @@ from genkit.interfaces import (
     Callback,
     Context,
     Dataset,
-    DatasetCoupler,
     Design,
     Network,
     Objective,
@@ -44,10 +43,10 @@ from genkit_stages.coupling import coupling_of
 from genkit_stages.guided import guided_denoisers, guided_digest
 from genkit_stages.loss_by_sigma import bound_by_sigma
 from genkit_stages.pictures import draw_training
-from genkit_stages.size_checks import pool_problems
+from genkit_stages.size_checks import MOST_BATCH, pool_problems
 from genkit_stages.train_checks import (
     callback_problems,
-    lacking_attributes,
+    class_problems,
     problems_of,
     skewed_conditions,
     skewed_noise,
@@ -87,15 +86,22 @@ class Train(Stage):
         doc="assignment of noise samples to images", use={"use": "random"}
     )
     augmentation: Augmentation | None = setting(None, doc="random transformation of the images")
-    images: int = setting(doc="number of training images, including repetitions", at_least=1)
-    batch_size: int = setting(256, doc="batch size of an optimizer step", at_least=1)
+    images: int = setting(
+        doc="number of training images, including repetitions", at_least=1, at_most=10**12
+    )
+    batch_size: int = setting(
+        256, doc="batch size of an optimizer step", at_least=1, at_most=MOST_BATCH
+    )
     micro_batch: int | None = setting(
         None,
         doc="number of images per forward and backward pass, to save memory; default: the batch",
         at_least=1,
     )
     pool_size: int | None = setting(
-        None, doc="number of images coupled together; by default the batch size", at_least=1
+        None,
+        doc="number of images coupled together; by default the batch size",
+        at_least=1,
+        at_most=10**7,
     )
     images_per_class: int | None = setting(
         None,
@@ -103,7 +109,11 @@ class Train(Stage):
         at_least=1,
     )
     pools_ahead: int = setting(
-        2, doc="number of pools coupled ahead of training", at_least=1, affects_result=False
+        2,
+        doc="number of pools coupled ahead of training",
+        at_least=1,
+        at_most=1000,
+        affects_result=False,
     )
     optimizer: Optimizer = setting(doc="optimizer and learning rate", use={"use": "adam"})
     average: Average = setting(doc="average of the weights for later stages", use={"use": "ema"})
@@ -186,22 +196,8 @@ class Train(Stage):
         if spec is not None:
             key = "batch_size" if self.pool_size is None else "pool_size"
             yield from pool_problems(spec, self.images, (key, self.pool), self.pools_ahead)
-        if self.images_per_class is None:
-            return
-        if isinstance(self.coupler, DatasetCoupler):
-            yield Problem(
-                ("images_per_class",),
-                "requires a coupler of pools, got one that chooses from the whole data set",
-                "remove images_per_class",
-            )
-        elif self.images_per_class > self.pool:
-            yield Problem(
-                ("images_per_class",),
-                f"must be at most the pool size, {self.pool}, got {self.images_per_class}",
-                f"write at most {self.pool}",
-            )
-        if spec is not None and "labels" not in spec.attributes:
-            yield lacking_attributes("images_per_class", ["labels"])
+        if self.images_per_class is not None:
+            yield from class_problems(self.images_per_class, self.coupler, self.pool, spec)
 
     def work(self, earlier: Stages) -> float:
         return 3.0 * self.images

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from genkit.blame import require_method
-from genkit.designs import references
+from genkit.designs import outermost, references
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
     AnyCoupler,
@@ -20,6 +20,7 @@ from genkit.interfaces import (
     Denoiser,
     Design,
     Network,
+    NoiseDistribution,
     Objective,
     Trained,
 )
@@ -27,6 +28,12 @@ from genkit.networks import NetworkInputs
 from genkit.parts.meta import TooLargeError, without_memory
 from genkit.types import DataSpec
 from genkit_stages.size_checks import build_problem, training_problems
+
+_MIN_LEVEL, _MAX_LEVEL = 1e-18, 1e18
+"""Range of noise levels in training: weights of losses contain their squares, in float32."""
+_TAIL = 1e-9
+"""Probability of the levels on each side that are not compared with the range. Chosen: a training
+draws fewer levels."""
 
 
 def problems_of(
@@ -50,6 +57,7 @@ def problems_of(
         average: average of the weights.
     """
     yield from _network_type(network, objective)
+    yield from _noise_levels(objective)
     yield from _augment_labels(network, augmentation)
     if spec is not None:
         yield from _attributes(network, objective, coupler, spec)
@@ -93,6 +101,33 @@ def skewed_conditions(
         )
 
 
+def class_problems(
+    images: int, coupler: AnyCoupler, pool: int, spec: DataSpec | None
+) -> Iterator[Problem]:
+    """Yield a problem if pools cannot consist of consecutive images of each class.
+
+    Args:
+        images: setting ``images_per_class``.
+        coupler: coupler of images and noise.
+        pool: number of images of a pool.
+        spec: specification of the data; None if it cannot be read.
+    """
+    if isinstance(coupler, DatasetCoupler):
+        yield Problem(
+            ("images_per_class",),
+            "requires a coupler of pools, got one that chooses from the whole data set",
+            "remove images_per_class",
+        )
+    elif images > pool:
+        yield Problem(
+            ("images_per_class",),
+            f"must be at most the pool size, {pool}, got {images}",
+            f"write at most {pool}",
+        )
+    if spec is not None and "labels" not in spec.attributes:
+        yield lacking_attributes("images_per_class", ["labels"])
+
+
 def callback_problems(
     callbacks: Sequence[Callback], design: Design, networks: Mapping[str, Design]
 ) -> Iterator[Problem]:
@@ -129,6 +164,23 @@ def _network_type(network: Network, objective: Objective) -> Iterator[Problem]:
         f"{reason} of type {required.__name__}, but the network is a {type(network).__name__}",
         f"choose {summary[0].lower()}{summary[1:]}",
     )
+
+
+def _noise_levels(objective: Objective) -> Iterator[Problem]:
+    """Yield a problem for a distribution of noise levels whose squares float32 cannot represent."""
+    for key, distribution in outermost(objective, NoiseDistribution):
+        lowest, highest = _MIN_LEVEL, _MAX_LEVEL
+        with suppress(Exception):  # errors of third-party code are reported by the run
+            ends = distribution.quantile(torch.tensor([_TAIL, 1 - _TAIL], dtype=torch.float64))
+            lowest, highest = ends.tolist()
+        if not (lowest >= _MIN_LEVEL and highest <= _MAX_LEVEL):
+            yield Problem(
+                ("objective", *key),
+                f"must draw noise levels from {_MIN_LEVEL:g} to {_MAX_LEVEL:g}, got {lowest:.3g} "
+                f"to {highest:.3g}",
+                "write settings closer to the defaults",
+                Code.OUT_OF_RANGE,
+            )
 
 
 def _augment_labels(network: Network, augmentation: Augmentation | None) -> Iterator[Problem]:

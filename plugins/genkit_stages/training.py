@@ -235,10 +235,12 @@ class Loop:
             yield
         except DivergedError as error:
             kept = "kept" if (self.context.folder / CHECKPOINT).exists() else "not yet written"
-            raise DivergedError(
-                f"{error}: the last good checkpoint is {kept}; try optimizer.learning_rate below "
-                f"{self.trainer.settings.learning_rate:g}, or optimizer.gradient_clip = 1.0"
-            ) from error
+            rate = self.trainer.settings.learning_rate
+            hint = f"optimizer.learning_rate below {rate:g}, or optimizer.gradient_clip = 1.0"
+            if self.trainer.finite_images == 0:
+                hint = "other noise levels or data, since the weights are still the initial ones"
+            text = f"{error}: the last good checkpoint is {kept}; try {hint}"
+            raise DivergedError(text) from error
 
 
 def restore(trainer: Trainer, record: Record) -> int:

@@ -38,6 +38,7 @@ class Immiscible(Coupler):
         doc="number of noise samples per image (k); the paper uses 4 for flow matching on CIFAR-10 "
         "and 64 for Stable Diffusion",
         at_least=2,
+        at_most=10_000,
     )
 
     @property

@@ -53,14 +53,19 @@ class FitPotential(Stage):
         doc="number of noise samples in the fit per image of the largest group; with n of them, "
         "the relative error of an image's frequency is about sqrt(3.5 / n)",
         at_least=1,
+        at_most=10**6,
     )
     batch_size: int = setting(
-        4096, doc="number of noise samples per step; there are at least 200 steps", at_least=2
+        4096,
+        doc="number of noise samples per step; there are at least 200 steps",
+        at_least=2,
+        at_most=10**6,
     )
     learning_rate: float = setting(
         2.0,
         doc="size of the first step, relative to the mean difference of the two best scores",
         above=0,
+        at_most=1000,
     )
     checkpoint_seconds: float = setting(
         60.0, doc="time between checkpoints, in seconds", at_least=0, affects_result=False

@@ -17,6 +17,7 @@ from genkit.interfaces import Solver
 from genkit.settings import setting
 from genkit.tensors import require_finite
 from genkit.types import Denoise, RandnLike, State
+from genkit_edm.levels import sigma_setting
 
 if TYPE_CHECKING:
     from scipy.integrate import OdeSolver
@@ -43,9 +44,7 @@ class Adaptive(Solver):
     )
     rtol: float = setting(1e-5, doc="maximum error of a step, relative to x", at_least=1e-13)
     atol: float = setting(1e-5, doc="maximum absolute error of a step", above=0)
-    sigma_end: float = setting(
-        0.002, doc="noise level of the last step, an Euler step to 0", above=0
-    )
+    sigma_end: float = sigma_setting(0.002, "noise level of the last step, an Euler step to 0")
 
     def solve(
         self, denoise: Denoise, x: Tensor, sigmas: Tensor, randn_like: RandnLike

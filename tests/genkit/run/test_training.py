@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from dataclasses import dataclass, fields, replace
@@ -19,6 +20,7 @@ from genkit.settings import toml_value
 from genkit.tensors import load
 from genkit.train.trainer import Trainer
 from genkit.world import World
+from genkit_edm.edm import EdmPreconditioner
 from genkit_stages import train, training
 from genkit_stages.train import Train
 from raising import raises_code
@@ -133,6 +135,14 @@ def test_a_stopped_run_goes_on_with_its_averages(tiny, tmp_path):
     tiny.run(tiny.train, *settings, folder=tmp_path / "whole")
     name = "ema-0.1-00000000256.safetensors"
     assert tiny.bytes_of(name) == tiny.bytes_of(name, tmp_path / "whole")
+
+
+def test_a_first_loss_that_is_not_finite_is_not_the_fault_of_the_learning_rate(tiny, monkeypatch):
+    monkeypatch.setattr(EdmPreconditioner, "weight", lambda self, sigma: sigma * math.inf)
+    with pytest.raises(DivergedError) as told:
+        tiny.run(tiny.train)
+    assert "at 0 images" in str(told.value)
+    assert "learning_rate" not in str(told.value)
 
 
 def test_training_that_diverges_says_where_and_what_to_try(tiny):

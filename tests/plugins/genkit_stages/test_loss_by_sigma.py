@@ -1,6 +1,7 @@
 """Rows of the loss by noise level, its lower bound, and the picture of both."""
 
 import json
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -67,6 +68,12 @@ def test_losses_belong_to_the_median_levels_of_their_bins():
 
 def test_an_empty_bin_is_left_out():
     found = by_sigma(OBJECTIVE, sums([1.0] * BINS, [0.0] * 3 + [1.0] * (BINS - 3)))
+    assert len(found) == BINS - 3
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_loss_that_is_not_finite_is_left_out(value):
+    found = by_sigma(OBJECTIVE, sums([value] * 3 + [1.0] * (BINS - 3), [1.0] * BINS))
     assert len(found) == BINS - 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
@@ -64,9 +65,6 @@ def test_a_recipe_that_fits_is_accepted():
         ("denoiser.network.width", 10**9),
         ("denoiser.network.width", 2**63 - 1),
         ("denoiser.network.width", 10_000),  # the weights fit, but not their average and gradients
-        ("denoiser.batch_size", 10**9),
-        ("denoiser.pool_size", 10**9),
-        ("denoiser.pools_ahead", 10**9),
         ("denoiser.callbacks.0.count", 10**9),
         ("samples.count", 10**9),
         ("samples.count", 2**62),
@@ -78,8 +76,54 @@ def test_a_setting_that_does_not_fit_is_named(key, value):
     assert mistakes(f"{key}={value}") == [(key, Code.OUT_OF_MEMORY)]
 
 
-def test_a_batch_of_samples_that_does_not_fit_is_named():
-    overrides = ["samples.count=100_000_000", "samples.batch_size=100_000_000"]
+@pytest.mark.parametrize(
+    ("key", "value", "memory"),
+    [
+        ("denoiser.batch_size", 10**6, 2**30),
+        ("denoiser.pool_size", 10**7, 2**30),
+        ("denoiser.pools_ahead", 1000, 2**22),
+    ],
+)
+def test_pools_that_do_not_fit_are_named(monkeypatch, key, value, memory):
+    monkeypatch.setattr(os, "sysconf", lambda name: math.isqrt(memory))
+    overrides = ["denoiser.pools_ahead=100", "denoiser.batch_size=500"]
+    assert mistakes(*overrides, f"{key}={value}") == [(key, Code.OUT_OF_MEMORY)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("denoiser.images", 10**18),
+        ("denoiser.batch_size", 10**18),
+        ("denoiser.pool_size", 10**18),
+        ("denoiser.pools_ahead", 10**9),
+        ("denoiser.callbacks.0.batch_size", 10**18),
+        ("samples.batch_size", 10**18),
+        ("sweep.metrics.0.count", 10**12),
+        ("denoiser.optimizer.learning_rate", 1e300),
+        ("denoiser.network.preconditioner.sigma_data", 1e-320),
+        ("denoiser.network.preconditioner", '{ use = "vp", beta_d = 1e300 }'),
+        ("denoiser.network.preconditioner", '{ use = "vp", beta_d = 1e-300, beta_min = 1e-300 }'),
+        ("denoiser.network.preconditioner", '{ use = "iddpm", c_2 = 1e300 }'),
+        ("denoiser.objective.noise_distribution", '{ use = "vp", beta_d = 1e300 }'),
+        (
+            "denoiser.objective.noise_distribution",
+            '{ use = "log-normal", p_mean = 20.0, p_std = 20.0 }',
+        ),
+        (
+            "denoiser.objective.noise_distribution",
+            '{ use = "coupled", p_mean = -20.0, p_std = 20.0, sigma_max = 80.0 }',
+        ),
+    ],
+)
+def test_a_value_without_use_is_refused(key, value):
+    ((found, code),) = mistakes(f"{key}={value}")
+    assert (found.startswith(key), code) == (True, Code.OUT_OF_RANGE)
+
+
+def test_a_batch_of_samples_that_does_not_fit_is_named(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**11)  # 4 MiB
+    overrides = ["samples.count=400_000", "samples.batch_size=400_000"]
     assert mistakes(*overrides) == [("samples.batch_size", Code.OUT_OF_MEMORY)]
 
 
