@@ -190,7 +190,7 @@ class Denoiser:
         parts = self.bind_schedule(sampling_parts(schedule, solver, latents), start)
         self.require(parts, seeds)
         bound = self.bind_guidance(guidance, parts.solver)
-        for warning in sampling_warnings(start, self.coupling, parts.solver, bound):
+        for warning in sampling_warnings(start, self.coupling, parts.solver, bound, parts.schedule):
             warnings.warn(warning, SamplingWarning, stacklevel=3)
         classes = as_labels(labels, len(seeds), self.classes)
         draw = partial(

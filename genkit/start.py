@@ -106,17 +106,26 @@ def sampling_warnings(
     coupling: Coupling | None,
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
+    schedule: Schedule | None = None,
 ) -> Iterator[str]:
     """Yield warnings for assumptions on the coupling and for methods that it does not support.
+
+    It also yields a warning for each guidance that is applied at no noise level of the schedule.
 
     Args:
         start: start that the user chose.
         coupling: coupling that was used in training; None if unknown.
         solver: solver of the sampling ODE.
         guidance: bound guidance components.
+        schedule: bound schedule; None if it is unknown.
     """
     for guide in guidance:
         yield from guide.warnings
+        if guide.component is not None and schedule is not None:
+            for problem in guide.component.check_schedule(schedule):
+                key = ".".join(map(str, problem.key))
+                reason = f"changes no sample: {key} {problem.reason}; {problem.hint}"
+                yield f"{label_of(guide.component)} {reason}"
     if coupling is None:
         if start == "auto":
             yield (

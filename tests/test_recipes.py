@@ -36,7 +36,7 @@ TINY = {
     **{f"denoiser.{key}": value for key, value in TRAINED.items()},
     "denoiser.network.width": 32,
     "samples.count": 100,
-    "samples.schedule.steps": 3,
+    "samples.schedule.steps": 2,
     "scores.metrics.1.count": 16,
     "scores.metrics.1.schedule.steps": 6,
     "scores.metrics.1.schedule.use": "edm",
@@ -74,7 +74,7 @@ TINY_CIFAR10 = {
     "denoiser.network.blocks": 1,
     "denoiser.optimizer.learning_rate_ramp": 64,
     "samples.count": 12,
-    "samples.schedule.steps": 3,
+    "samples.schedule.steps": 2,
 }
 
 FITTED = {"levels.steps": 3, "samples-fitted.count": 12, "samples-fitted.schedule.steps": 3}
@@ -299,7 +299,7 @@ TINY_CHOSEN = {
     "weight.count": 32,
     "weight.schedule.steps": 2,
     "tried.count": 12,
-    "tried.schedule.steps": 2,
+    "tried.schedule.steps": 3,
     "sweep.count": 12,
     "sweep.vary.guidance.weight": [0.0, 1.0],
 }
@@ -318,7 +318,7 @@ def test_the_guided_conditional_recipe(tmp_path):
     settings |= {f"discriminator.{key}": value for key, value in TRAINED.items()}
     settings |= {"discriminator.average.snapshot_images": 1_000, "fakes.count": 600}
     settings |= {"fakes.schedule.steps": 2, "samples.count": 64, "sweep.count": 70}
-    settings |= {"sweep.vary.schedule.steps": [2]}
+    settings |= {"sweep.vary.schedule.steps": [3]}
     result = run_recipe("edm_aot_cond_dg", out=tmp_path / "run", settings=settings, device="cpu")
     assert chosen_settings(result.folder)["candidates"] == 2
     rows = (next(result.folder.glob("*-chosen")) / "metrics.jsonl").read_text().splitlines()

@@ -46,8 +46,8 @@ QUICK = {
 }
 """Recipes that contain all components of the others, whose U-Nets take a second per stage."""
 
-STEPS = 2
-LEVELS = (10.0, 1.0)
+STEPS = 3  # the middle one of the noise levels is in the default interval of guidance
+LEVELS = (10.0, 3.0, 1.0)
 
 SMALLER = {
     "mlp": {"width": 8, "blocks": 1},

@@ -122,7 +122,7 @@ id = "tried"
 use = "sample"
 denoiser = "denoiser"
 count = 8
-schedule = { use = "edm", steps = 2 }
+schedule = { use = "edm", steps = 3 }
 guidance = [{ use = "discriminator", discriminator = "chosen", weight_by = "weight" }]
 
 [[stage]]
@@ -140,7 +140,7 @@ denoiser = "denoiser"
 count = 64
 first_seed = 100
 batch_size = 16
-schedule = { use = "edm", steps = 2 }
+schedule = { use = "edm", steps = 3 }
 guidance = [{ use = "discriminator", discriminator = "chosen", weight_by = "weight" }]
 settings_from = { stage = "weights", score = "frechet_pixels", rule = "min" }
 """

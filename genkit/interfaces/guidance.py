@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genkit.errors import Code, Problem
 from genkit.interfaces.base import Component, Design, Inputs, Stages, Trained
-from genkit.interfaces.sampling import Solver
+from genkit.interfaces.sampling import Schedule, Solver
 from genkit.settings import setting
 
 
@@ -155,6 +155,27 @@ class Guidance(Component):
                 Code.CONFLICT,
             )
 
+    def check_schedule(self, schedule: Schedule) -> Iterator[Problem]:
+        """Yield a problem if the guidance is applied at none of the noise levels of a schedule.
+
+        Called before anything is drawn, with a schedule whose noise levels are known.
+        """
+        levels = schedule.sigmas()[:-1].float()  # they are compared in float32 in sampling, too
+        lowest, highest = self.interval
+        if not bool(((levels >= lowest) & (levels <= highest)).any()):
+            hints = []
+            if len(below := levels[levels < lowest]):
+                hints.append(f"sigma_min = {_to_four_digits(float(below.max()), math.floor):g}")
+            if len(above := levels[levels > highest]):
+                hints.append(f"sigma_max = {_to_four_digits(float(above.min()), math.ceil):g}")
+            yield Problem(
+                ("sigma_min",) if len(below) else ("sigma_max",),
+                f"must include a noise level of the schedule, which runs from {levels[0]:.4g} to "
+                f"{levels[-1]:.4g} in {len(levels)} steps, got the interval from {lowest:g} to "
+                f"{highest:g}",
+                f"write {' or '.join(hints)}",
+            )
+
     @abstractmethod
     def bind(self, inputs: Inputs, denoiser: Trained) -> BoundGuidance:
         """Return the guidance with its networks loaded. Called once per stage, not per batch.
@@ -163,3 +184,9 @@ class Guidance(Component):
             inputs: artifacts of the stages to which the guidance refers.
             denoiser: denoiser that is guided.
         """
+
+
+def _to_four_digits(level: float, rounded: Callable[[float], int]) -> float:
+    """Return a noise level with four significant digits, rounded up or down."""
+    digits = 3 - math.floor(math.log10(level))
+    return rounded(level * 10.0**digits) / 10.0**digits

@@ -146,10 +146,8 @@ def sample(
     with processes() as world:
         seed_list = parse_seeds(seeds)
         options = {"steps": steps, "rho": rho}
-        levels = {
-            **parse_component(schedule, "--schedule"),
-            **{name: value for name, value in options.items() if value is not None},
-        }
+        given = {name: value for name, value in options.items() if value is not None}
+        levels = {**parse_component(schedule, "--schedule"), **given}
         method = parse_component(solver, "--solver")
         fit_data = None if fit_to is None else parse_component(fit_to, "--fit-to")
         if fit_data is not None and (rho is not None or levels != _default_schedule(steps)):
@@ -194,7 +192,8 @@ def sample(
         bound = denoiser.bind_guidance(guides, parts.solver)
         resolved_start = denoiser.resolve_start(parts.schedule, chosen_start)
         if world.is_main:
-            for text in sampling_warnings(chosen_start, denoiser.coupling, parts.solver, bound):
+            sampler = chosen_start, denoiser.coupling, parts.solver
+            for text in sampling_warnings(*sampler, bound, parts.schedule):
                 warn(text)
         files = SampleFiles(out, denoiser.spec)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from genkit.errors import Code, DataError, Problem
@@ -11,6 +11,7 @@ from genkit.interfaces import (
     Context,
     Denoiser,
     Design,
+    Guidance,
     Network,
     Schedule,
     Solver,
@@ -55,6 +56,17 @@ def start_problems(network: Network, schedule: Schedule, start: Start) -> Iterat
             require_start(start, schedule, network.preconditioner)
         except DataError as error:
             yield Problem(("start",), str(error), code=error.code)
+
+
+def interval_problems(
+    guidance: Sequence[Guidance], schedule: Schedule, earlier: Stages
+) -> Iterator[Problem]:
+    """Yield a problem for each guidance that is applied at none of the noise levels."""
+    if not schedule.bound or any(schedule.check(earlier)):
+        return
+    for index, guide in enumerate(guidance):
+        if not any(guide.check(earlier)):
+            yield from (p.under("guidance", index) for p in guide.check_schedule(schedule))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from genkit.settings import setting
 from genkit.start import START_DOC, sampling_warnings
 from genkit.types import SEED_LIMIT, Batch, ResolvedStart, Start
 from genkit_stages.best_cell import BestCell
-from genkit_stages.drawing import level_problems, start_problems
+from genkit_stages.drawing import interval_problems, level_problems, start_problems
 from genkit_stages.size_checks import MOST_BATCH, sample_problems
 
 
@@ -106,6 +106,8 @@ class Sample(SamplingStage):
         yield from (problem.under("schedule") for problem in problems)
         levels = list(level_problems(denoiser.settings, self.schedule, self.solver, earlier))
         yield from levels or start_problems(denoiser.settings, self.schedule, self.start)
+        if self.settings_from is None:  # its combinations of settings are checked instead
+            yield from interval_problems(self.guidance, self.schedule, earlier)
 
     def _design_problems(self, earlier: Stages) -> Iterator[Problem]:
         """Yield a problem if the denoiser has no design and its stage does not report why."""
@@ -196,10 +198,12 @@ class Sample(SamplingStage):
         """Bind the components, and warn about unverified assumptions on the training pairs."""
         denoiser = context.network(self.denoiser)
         guidance = [bind_guidance(guidance, context, denoiser) for guidance in self.guidance]
-        for warning in sampling_warnings(self.start, denoiser.coupling, self.solver, guidance):
-            context.warn(warning)
         sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)
         schedule = bind_schedule(self.schedule, context, sampler)
+        for warning in sampling_warnings(
+            self.start, denoiser.coupling, self.solver, guidance, schedule
+        ):
+            context.warn(warning)
         start = resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
         return _Bound(guidance, schedule, start)
 

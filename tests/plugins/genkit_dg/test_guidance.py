@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -253,6 +254,31 @@ def test_a_solver_without_what_a_setting_requires_is_refused(settings, solver, k
     assert [(problem.key, problem.code) for problem in problems] == [
         (key, Code.CONFLICT) for key in keys
     ]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "steps", "key"),
+    [
+        (0.05, 20.0, 18, None),
+        (0.0, None, 1, None),
+        (80.0, 90.0, 2, None),
+        (0.05, 20.0, 2, "sigma_min"),
+        (3.0, 15.0, 5, "sigma_min"),
+        (90.0, 152.2, 18, "sigma_min"),
+        (0.0, 0.001, 18, "sigma_max"),
+    ],
+)
+def test_an_interval_without_a_noise_level_is_a_problem(lowest, highest, steps, key):
+    schedule = component("schedule", "edm", steps=steps)
+    settings = {"discriminator": "d", "sigma_min": lowest, "sigma_max": highest}
+    problems = list(DiscriminatorGuidance(**settings).check_schedule(schedule))
+    assert [(*problem.key, problem.code) for problem in problems] == (
+        [(key, Code.CONFLICT)] if key else []
+    )
+    for problem in problems:
+        for name, value in re.findall(r"(sigma_m\w+) = (\S+)", problem.hint):
+            other = DiscriminatorGuidance(**{**settings, name: float(value)})
+            assert not list(other.check_schedule(schedule))
 
 
 @pytest.mark.parametrize(
