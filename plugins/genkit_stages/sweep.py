@@ -54,6 +54,9 @@ class Sweep(Scoring):
                 Code.WRONG_REFERENCE,
             )
             return
+        if taken := list(self._taken_problems(template, earlier)):
+            yield from taken
+            return
         template = dataclasses.replace(template, count=self.count)
         # The template reports too many samples at its own key, which the cells below repeat.
         yield from (p for p in problems_of(template, earlier) if p.key == ("count",))
@@ -80,6 +83,24 @@ class Sweep(Scoring):
             any(problems_of(part, earlier)) for part in components(template)
         ):
             yield from self._cell_problems(template, earlier)
+
+    def _taken_problems(self, template: SamplingStage, earlier: Stages) -> Iterator[Problem]:
+        """Yield a problem for each varied setting that the template takes from another sweep.
+
+        The value of the other sweep would replace that of every combination.
+        """
+        source = getattr(template, "settings_from", None)
+        other = source and earlier.get(source.stage)
+        if not isinstance(other, Sweep):
+            return
+        for path, taken in itertools.product(self.varied(), other.varied()):
+            if _overlap(path, taken):
+                yield Problem(
+                    ("vary", *path.split(".")),
+                    f"must not vary {path}, since {quote(self.samples)} takes {taken} from "
+                    f"{quote(source.stage)} (settings_from)",
+                    "remove this list, or name a stage without settings_from in samples",
+                )
 
     def _cell_problems(self, template: SamplingStage, earlier: Stages) -> Iterator[Problem]:
         """Yield the problems that prevent sampling with some combination, each problem once."""
@@ -209,6 +230,17 @@ def _flatten(table: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]
             yield from _flatten(value, *above, key)
         else:
             yield ".".join([*above, key]), value
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Return whether two key paths are equal, or one contains the other.
+
+    The index of the only item of a list may be omitted in one of them.
+    """
+    both = [path.split("."), other.split(".")]
+    if not all(any(part.isdigit() for part in parts) for parts in both):
+        both = [[part for part in parts if not part.isdigit()] for parts in both]
+    return all(own == theirs for own, theirs in zip(*both, strict=False))
 
 
 def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Problem]:

@@ -71,7 +71,11 @@ class ChurningSolver(Solver):
         at_least=0,
         infinite=True,
     )
-    s_noise: float = setting(1.0, doc="standard deviation of the added noise", above=0)
+    s_noise: float = setting(
+        1.0,
+        doc="standard deviation of the added noise; 1 where guidance changes the amount of noise",
+        above=0,
+    )
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.s_max is not None and self.s_min > self.s_max:
@@ -176,8 +180,12 @@ class ChurningSolver(Solver):
             ``x_hat``, the state with noise added, and its noise level ``sigma_hat``.
         """
         amount = denoise.churn(x, self.s_churn)
+        deviation: float | Tensor = self.s_noise
         if isinstance(amount, Tensor):
             amount = as_column(amount.to(x), x)
+            # As in the published sampler of boosted guidance, s_noise applies to s_churn alone.
+            own = amount.new_full((), self.s_noise)
+            deviation = torch.where(amount == self.s_churn, own, 1)
         elif amount == 0:
             return x, sigma
         noise = randn_like(x)
@@ -186,7 +194,7 @@ class ChurningSolver(Solver):
             return x, sigma
         sigma_hat = torch.where(lifted > sigma, denoise.nearest(lifted), lifted)
         # nearest() may round to a float32 level just below sigma, hence the clamp.
-        added = (sigma_hat.square() - sigma.square()).clamp(min=0).sqrt() * self.s_noise
+        added = (sigma_hat.square() - sigma.square()).clamp(min=0).sqrt() * deviation
         return x + added * noise, sigma_hat
 
 

@@ -14,6 +14,7 @@ from genkit.errors import Code, RecipeError
 from genkit.recipe.encode import resolved
 from genkit_stages.best_cell import BestCell
 from genkit_stages.sample import Sample
+from genkit_stages.sweep import _overlap
 from raising import raises_code
 
 pytestmark = pytest.mark.slow
@@ -182,18 +183,36 @@ def test_a_sweep_over_settings_of_another_sweep_is_refused(tiny):
     last = best.replace('"best"', '"last"').replace('"sweep"', '"again"').replace("= 8", "= 88")
     with raises_code(RecipeError, Code.CONFLICT, "last.settings_from.stage", "best") as caught:
         tiny.load(tiny.sweep + best.replace("count", "schedule.steps = 3\ncount") + again + last)
-    assert len(caught.value.mistakes) == 1
+    keys = [mistake.key for mistake in caught.value.mistakes]
+    assert keys == [
+        *(f"again.vary.schedule.{n}" for n in ("steps", "rho")),
+        "last.settings_from.stage",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "other", "overlap"),
+    [
+        ("schedule.steps", "schedule.steps", True),
+        ("schedule", "schedule.steps", True),
+        ("guidance.weight", "guidance.0.weight", True),
+        ("guidance.0.weight", "guidance.1.weight", False),
+        ("schedule.steps", "schedule.rho", False),
+    ],
+)
+def test_key_paths_overlap_if_one_contains_the_other(path, other, overlap):
+    assert _overlap(path, other) == _overlap(other, path) == overlap
 
 
 def test_each_combination_is_checked_with_the_samples_to_draw(tiny, monkeypatch):
-    monkeypatch.setattr(os, "sysconf", lambda name: 2**15)  # pages, and bytes of a page: 1 GiB
+    monkeypatch.setattr(os, "sysconf", lambda name: 3_300)  # pages, and bytes of a page: 11 MB
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    sweep = tiny.sweep.replace("schedule.rho = [7.0, 20.0]", "batch_size = [8, 100_000_000]")
+    sweep = tiny.sweep.replace("schedule.rho = [7.0, 20.0]", "batch_size = [8, 1_000_000]")
     sweep = sweep.replace("vary.schedule.steps = [2, 3]\n", "")
     best = BEST.replace("truncation_2", score_of(tiny)) + "schedule = { use = 'edm', steps = 3 }\n"
     tiny.load(sweep + best)
     with raises_code(RecipeError, Code.OUT_OF_MEMORY, "best.settings_from.stage") as caught:
-        tiny.load(sweep + best.replace("count = 4", "count = 90_000_000"))
+        tiny.load(sweep + best.replace("count = 4", "count = 900_000"))
     assert len(caught.value.mistakes) == 1
 
 

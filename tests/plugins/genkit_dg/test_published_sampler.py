@@ -74,7 +74,9 @@ def drawn(golden, name, items=slice(None), **changed):
         GuidedDenoiser(Mixture(tensors["points"]), guidance=[guidance]),
         Draws(latents, None, lambda _: tensors["churn_noise"][next(step), items]),
         schedule=component("schedule", "edm", steps=case["num_steps"], rho=case["rho"]),
-        solver=component("solver", "heun", s_churn=case.get("S_churn", 0.0)),
+        solver=component(
+            "solver", "heun", s_churn=case.get("S_churn", 0.0), s_noise=case.get("s_noise", 1.0)
+        ),
     )
     return deque(states, maxlen=1)[0].x, judge
 
@@ -86,6 +88,12 @@ def error(found, expected):
 @pytest.mark.parametrize("name", CASES)
 def test_samples_are_those_of_the_published_sampler(golden, name):
     assert error(drawn(golden, name)[0], golden[0][f"end.{name}"]) < LIMIT
+
+
+def test_noise_of_boosting_has_the_published_deviation_of_1(golden):
+    assert error(drawn(golden, "boosted", s_noise=1.5)[0], golden[0]["end.boosted"]) < LIMIT
+    churned = golden[0]["end.churned"]
+    assert error(drawn(golden, "churned", s_noise=1.5)[0], churned) > 1000 * LIMIT
 
 
 def test_the_cases_can_tell_settings_apart(golden):
