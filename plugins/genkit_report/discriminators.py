@@ -1,4 +1,4 @@
-"""Blocks of a report about discriminators: accuracy and calibration on held-out items."""
+"""Blocks of a report about discriminators: their scores on held-out items."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from genkit_report.charts import Line, line_chart
 from genkit_report.view import View
 
 _SCORES = ("accuracy", "calibration_error", "cross_entropy")
+_LOSS = ("loss",)  # of a discriminator whose objective determines only the gradient of its output
 _CHANCE = 0.5  # accuracy of a discriminator that assigns probability 1/2 to every item
 
 
@@ -19,22 +20,24 @@ def discriminators(view: View) -> Iterator[Block]:
         if stage.folder is None or not (stage.folder / DiscriminatorFile.filename()).is_file():
             continue
         title = f"{view.label}, {stage.id}"
-        snapshots = view.rows(stage, *_SCORES)
-        levels = view.rows(stage, "sigma", *_SCORES)
-        if chosen := view.rows(stage, "chosen"):
+        chosen = view.rows(stage, "chosen")
+        scores = _LOSS if chosen and chosen[-1].get("chosen_by") == "loss" else _SCORES
+        snapshots = view.rows(stage, *scores)
+        levels = [row for row in view.rows(stage, "sigma") if row in snapshots]
+        if chosen:
             best = chosen[-1]["chosen"]
             rows = [
                 (name, f"{row[name]:.4g}")
                 for row in snapshots
                 if row.get("images") == best
-                for name in _SCORES
+                for name in scores
             ]
             yield Table(
                 f"{title}: the chosen snapshot on held-out items",
                 ("", ""),
                 [("training images", f"{best:,}"), *rows],
             )
-        for name in _SCORES[:2] if levels else ():
+        for name in scores[:2] if levels else ():
             sigmas = [row["sigma"] for row in levels]
             label = name.replace("_", " ")
             lines = [Line(label, sigmas, [row[name] for row in levels], marked=True)]

@@ -106,7 +106,8 @@ class View:
             stage: stage that logged.
             key: key of the rows.
             others: further keys that these rows contain. A row is omitted as damaged if the value
-                of a key is not a number or a dict from number to number.
+                of a key is not a finite number; or, for keys that end in ``by_sigma``, not a dict
+                from number to finite number.
         """
         if stage.folder is None:
             return ()
@@ -116,7 +117,7 @@ class View:
             with self._reading(path):
                 self._rows[stage.id] = read_rows(path)
         rows = [row for row in self._rows[stage.id] if key in row]
-        valid = [row for row in rows if all(_is_numeric(row.get(name)) for name in (key, *others))]
+        valid = [row for row in rows if all(_is_valid(row, name) for name in (key, *others))]
         if len(valid) < len(rows):
             self._report(
                 f"{path}: {len(rows) - len(valid)} of {len(rows)} rows with {key} are damaged and "
@@ -178,15 +179,21 @@ class View:
             self.problems.append(problem)
 
 
-def _is_numeric(value: Any) -> bool:
-    """Return whether a value is a finite number, or a dict from number to finite number."""
-    if isinstance(value, Mapping):
-        return all(map(_is_number_as_text, value)) and all(map(_is_numeric, value.values()))
+def _is_valid(row: Row, key: str) -> bool:
+    value = row.get(key)
+    if not key.endswith("by_sigma"):
+        return _is_number(value)
+    return isinstance(value, Mapping) and all(
+        _is_number_as_text(sigma) and _is_number(loss) for sigma, loss in value.items()
+    )
+
+
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _is_number_as_text(key: str) -> bool:
+def _is_number_as_text(text: str) -> bool:
     try:
-        return math.isfinite(float(key))
+        return math.isfinite(float(text))
     except ValueError:
         return False

@@ -39,7 +39,7 @@ def report(genkit_, run):
 
 
 @pytest.mark.parametrize("key", ["images", "loss", "cost_before", "images_per_second", "noises"])
-@pytest.mark.parametrize("value", [None, "x", [], {"x": 1}, float("nan")])
+@pytest.mark.parametrize("value", [None, "x", [], {}, float("nan")])
 def test_a_damaged_row_of_a_log(run, report, key, value):
     path = run / "01-denoiser" / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -293,6 +293,17 @@ def test_a_discriminator_has_its_accuracy_and_calibration(run):
     assert not any("are not measured" in text for text in texts)
 
 
+def test_a_discriminator_that_is_chosen_by_a_loss_has_no_accuracy(run):
+    (run / "02-samples" / "discriminator.safetensors").touch()
+    rows = [{"images": 64, "loss": 0.5, "standard_error": 0.1}]
+    rows += [{"sigma": level, "loss": 0.25, "standard_error": 0.1} for level in (0.5, 2.0)]
+    rows += [{"chosen": 64, "chosen_by": "loss", "reason": "lowest"}]
+    (run / "02-samples" / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    texts = Page(rendered(run)).texts
+    assert "digits, samples: loss on held-out items by noise level" in texts
+    assert not any("are not measured" in text or "omitted" in text for text in texts)
+
+
 def test_a_run_has_one_page(finished):
     page = rendered(finished)
     assert page == rendered(finished)
