@@ -78,12 +78,12 @@ READS = {
     },
     # Once a second, and for rows and checkpoints.
     "saving": {
+        "trainer.py:Trainer.finite_images",
         "trainer.py:Trainer.mean_loss",
         "by_quantile.py:LossByQuantile.sums",
         "power_ema.py:_to_float16",
         "tensors.py:save.<locals>.<dictcomp>",
         "trainer.py:Trainer._require_finite.<locals>.<genexpr>",
-        "trainer.py:Trainer.state",
     },
     # Before the first step and after the last one.
     "sampling": {

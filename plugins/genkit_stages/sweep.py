@@ -90,8 +90,7 @@ class Sweep(Scoring):
         The value of the other sweep would replace that of every combination.
         """
         source = getattr(template, "settings_from", None)
-        other = source and earlier.get(source.stage)
-        if not isinstance(other, Sweep):
+        if source is None or not isinstance(other := earlier.get(source.stage), Sweep):
             return
         for path, taken in itertools.product(self.varied(), other.varied()):
             if _overlap(path, taken):
