@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Never
 
 import typer
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             exits without waiting for threads that compute pairs.
     """
     owned = arguments is None
+    _open_standard_streams()
     rest = list(sys.argv[1:] if arguments is None else arguments)
     # Accepted at any position, since users append it to a command that failed.
     shows_traceback = "--traceback" in rest
@@ -99,8 +101,8 @@ def _call(arguments: list[str]) -> None:
 
         if is_of_the_disk(error) and isinstance(error, OSError):
             raise UsageError(
-                f"{error.filename or 'a file'}: {error.strerror}; correct this and run the same "
-                "command again",
+                f"{error.filename or 'the output'}: {error.strerror}; correct this and run the "
+                "same command again",
                 Code.IO_ERROR,
             ) from error
         if found := plugin_error_of(error):
@@ -169,6 +171,17 @@ def list_plugins(
 
 
 app.command()(show)
+
+
+def _open_standard_streams() -> None:
+    """Replace closed standard streams by the null device.
+
+    Otherwise printing fails, and the next file that is opened gets the descriptor of the stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _flush() -> None:

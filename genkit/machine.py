@@ -28,16 +28,25 @@ _OF_THE_DISK = (
     errno.EROFS,
     errno.EACCES,
     errno.EIO,
+    errno.EPERM,
+    errno.EBUSY,
+    errno.EEXIST,
     errno.EISDIR,
     errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EMFILE,
+    errno.ENFILE,
 )
 _STATUS = Path("/proc/self/status")
 
 
 def is_of_the_disk(error: BaseException) -> bool:
-    """Return whether an error means that a disk is full, damaged or not writable.
+    """Return whether the user must correct something on a disk, such as its free space.
 
-    Or that there is a folder where a file is expected, or the reverse.
+    These are disks that are full, damaged or not writable; a folder in place of a file, or the
+    reverse; and names that are too long.
     """
     return isinstance(error, OSError) and error.errno in _OF_THE_DISK
 

@@ -231,7 +231,9 @@ def is_locked(run: Path) -> bool:
 def _failure(state: Mapping[str, Any]) -> Failure | None:
     """Return the error in the state of a run; None if there is none, or if it is damaged."""
     with suppress(KeyError, TypeError):
-        return Failure(**state["failure"])
+        failure = Failure(**state["failure"])
+        if all(isinstance(text, str) for text in vars(failure).values()):
+            return failure
     return None
 
 

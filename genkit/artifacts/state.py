@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def damages(
     for name, size in files.items():
         if sizes.get(name) != size:
             now = f"has {sizes[name]} bytes" if name in sizes else "is missing"
+            if name not in sizes and os.path.lexists(folder / name):
+                now = "is no regular file"
             yield name, f"{folder / name} {now}, and was written with {size} bytes"
             continue
         try:

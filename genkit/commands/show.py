@@ -12,7 +12,7 @@ import typer
 from genkit import completion
 from genkit.commands.recipes import load_recipe, summary
 from genkit.errors import Code, UsageError
-from genkit.terminal import console, json_mistakes, say
+from genkit.terminal import console, json_mistakes, say, warn
 
 if TYPE_CHECKING:
     from genkit.plugin.registry import Registry
@@ -53,10 +53,16 @@ def show(
     recipes = shipped_recipes() if kind in (None, RECIPE) else {}
     is_folder = os.path.isdir(name)  # noqa: PTH112, Path.is_dir raises for a long name
     if is_folder and not matches and name not in recipes:
-        from genkit.artifacts.layout import RESOLVED
+        from genkit.artifacts.layout import RESOLVED, STATE
+        from genkit.artifacts.state import damages, read_state
 
         # The recipe of a run; a folder that is no run is an unknown name.
-        name = str(path) if (path := Path(name) / RESOLVED).is_file() else name
+        folder = Path(name)
+        if (folder / RESOLVED).is_file():
+            name = str(folder / RESOLVED)
+            damaged = dict(damages(folder, read_state(folder / STATE)))
+            if damage := damaged.get(RESOLVED):
+                warn(f"{damage}; values may be wrong, so run the recipe again")
     is_recipe = kind is None and (name in recipes or Path(name).suffix == ".toml")
     if kind == RECIPE or (is_recipe and not matches):
         _show_recipe(name, as_json)

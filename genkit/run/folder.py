@@ -1,22 +1,16 @@
-"""Manage the run folder: the folders of stages, their states, and the lock of the run."""
+"""Manage the run folder: the folders of stages, and the states of stages and of the run."""
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from genkit.artifacts import checkpoint
 from genkit.artifacts.layout import (
-    HOLDER,
-    LOCK,
     REPLACED,
     RESOLVED,
     STATE,
@@ -27,8 +21,9 @@ from genkit.artifacts.layout import (
 from genkit.artifacts.runs import Failure
 from genkit.artifacts.state import DIGESTS, FILES, damages, read_state, record_of
 from genkit.errors import Code, DataError, UsageError
-from genkit.files import read_toml, sync_folder, write_json, write_json_with_digest, write_text
+from genkit.files import read_toml, sync_folder, write_json_with_digest, write_text
 from genkit.run import repair
+from genkit.run.lock import locked
 from genkit.run.redo import Redo
 
 _REDONE = ".redone"  # suffix of folders in replaced/ that are never restored
@@ -49,6 +44,13 @@ class RunFolder:
         self.root = root
         self._name = name
         try:
+            str(root).encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"--out must be a path in UTF-8, got {str(root)!a}; choose another --out",
+                Code.INVALID_NAME,
+            ) from error
+        try:
             if root.exists() and not root.is_dir():
                 raise UsageError(f"{root} is a file; choose a folder with --out", Code.OCCUPIED)
             used = root.is_dir() and any(p for p in root.iterdir() if not p.name.startswith("."))
@@ -65,7 +67,9 @@ class RunFolder:
             )
         if not any(names):
             raise UsageError(
-                f"{root / STATE} is damaged or unreadable; choose another --out", Code.UNREADABLE
+                f"{root / STATE} and {RESOLVED} are damaged or unreadable; if this is the run, "
+                f'write {{"name": "{name}"}} to {STATE}, or choose another --out',
+                Code.UNREADABLE,
             )
         if name not in names:
             raise UsageError(
@@ -80,35 +84,9 @@ class RunFolder:
         Raises:
             UsageError: another process is running in the folder, or the folder cannot be written.
         """
-        # Commands that only read a run hold the lock for a moment.
-        lock = filelock.FileLock(self.root / LOCK, timeout=0.2)
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise UsageError(
-                f"{self.root} is in use by a run{_holder(self.root)}; wait until it ends, or "
-                "choose another --out",
-                Code.IN_USE,
-            ) from error
-        except OSError as error:
-            raise UsageError(
-                f"{self.root} cannot be written: {error.strerror}; choose another --out"
-            ) from error
-        holder = self.root / HOLDER
-        try:
-            holder.unlink(missing_ok=True)  # the file of a killed run would be shown to other runs
-            now = datetime.now().astimezone().isoformat(" ", "seconds")
-            who = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
-            write_json(holder, who)
+        with locked(self.root):
             self._write(self.redo)
             yield
-        finally:
-            # The file is used only in messages. An error on removing it must not hide that of the
-            # run.
-            with suppress(OSError):
-                holder.unlink(missing_ok=True)
-            lock.release()
 
     @property
     def redo(self) -> Redo:
@@ -240,8 +218,7 @@ class RunFolder:
             DamagedError: the state and all checkpoints of the stage are damaged.
         """
         place, existing = self.place(number, stage), self._find(number, stage)
-        if place.is_file() or (self.root / REPLACED).is_file():
-            raise UsageError(f"{place} and {REPLACED} must be folders, got a file; move it")
+        _require_folder(place)
         if self.change(number, stage, fingerprint):
             repair.require_readable(existing)
             self._set_aside(existing)
@@ -281,6 +258,7 @@ class RunFolder:
 
     def _set_aside(self, folder: Path, ending: str = "") -> None:
         replaced = self.root / REPLACED
+        _require_folder(replaced)
         replaced.mkdir(exist_ok=True)
         numbers = [int(p.name[:3]) for p in replaced.glob("[0-9][0-9][0-9]-*")]
         folder.rename(replaced / f"{max(numbers, default=0) + 1:03d}-{folder.name}{ending}")
@@ -291,6 +269,13 @@ class RunFolder:
             if read_state(folder / STATE).get("fingerprint") == fingerprint:
                 return folder
         return None
+
+
+def _require_folder(path: Path) -> None:
+    """Raise UsageError if something other than a folder is at a path."""
+    if os.path.lexists(path) and not path.is_dir():
+        got = "a link to no folder" if path.is_symlink() else "a file"
+        raise UsageError(f"{path} must be a folder, got {got}; move it", Code.OCCUPIED)
 
 
 def is_begun(folder: Path) -> bool:
@@ -305,11 +290,3 @@ def _resolved_name(root: Path) -> str | None:
     except (DataError, OSError, ValueError):
         return None
     return name if isinstance(name, str) else None
-
-
-def _holder(root: Path) -> str:
-    """Return a description of the process that runs in a folder; empty if it is unknown."""
-    holder = read_state(root / HOLDER)
-    if not {"process", "host", "since"} <= holder.keys():
-        return ""
-    return f" of process {holder['process']} on {holder['host']} since {holder['since']}"

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genkit.artifacts import Run, Scores, StageResult
+from genkit.artifacts.layout import RESOLVED
 from genkit.artifacts.runs import is_run
 from genkit.artifacts.scores import scores_in
 from genkit.errors import Code, UsageError
 from genkit.settings import near_match
+from genkit.terminal import warn
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ def select(paths: Sequence[Path]) -> list[Selection]:
                     f"RUN must not be repeated, got {path} twice; remove one", Code.DUPLICATE
                 )
         resolved.append((run, stage))
+    for run in loaded.values():
+        if damage := run.damaged.get(RESOLVED):
+            warn(f"{damage}; the settings shown may be wrong, so run the recipe again")
     labels = _labels([run.folder for run, _ in resolved])
     return [
         Selection(run, label, _scoring(run, stage), stage is not None)

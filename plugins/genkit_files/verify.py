@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def _checked(path: Path) -> Iterator[Checked]:
 
 def _run(run: Path) -> Iterator[Checked]:
     """Yield the state of each file of a run that has a digest, or whose content can be checked."""
-    from genkit.artifacts.layout import REPLACED, STATE, stage_folders
+    from genkit.artifacts.layout import REPLACED, STATE, stage_folders, stages_in
     from genkit.artifacts.runs import is_locked
     from genkit.artifacts.state import read_state
 
@@ -103,6 +104,7 @@ def _run(run: Path) -> Iterator[Checked]:
             yield Checked(str(folder), "unknown", "the stage is running; check it afterwards")
         else:
             yield from _stage(folder, state)
+    yield from _missing(run, stages_in(run))
     for folder in sorted(path for path in (run / REPLACED).glob("*") if path.is_dir()):
         # genkit itself moves a stage with an unreadable state there, so it is no damage to repair.
         yield from _stage(folder, read_state(folder / STATE), unreadable="unknown")
@@ -120,6 +122,7 @@ def _stage(
 
     if state.get("finished") is True:
         yield from _results(folder, state)
+        yield from _unrecorded(folder, state)
     elif not state:
         yield Checked(str(folder / STATE), unreadable, "the state of the stage cannot be read")
     yield from map(_tensor_file, filter(is_checkpoint, sorted(folder.iterdir())))
@@ -134,6 +137,21 @@ def _stage(
             yield Checked(str(path), "intact")
         elif path.suffix == ".jsonl":
             yield _log(path)
+
+
+def _missing(run: Path, folders: Collection[str]) -> Iterator[Checked]:
+    """Yield the stages of the recipe that have no folder."""
+    from genkit.artifacts import Run
+    from genkit.artifacts.layout import stage_folder
+
+    with suppress(DataError):  # reported as a damaged file of the run
+        for number, stage in enumerate(Run.load(run).stages, 1):
+            path = stage_folder(run, number, stage)
+            if stage not in folders and os.path.lexists(path):
+                yield Checked(str(path), "damaged", "must be a folder; remove it")
+            elif stage not in folders:
+                reason = "the stage has not begun, or its folder was removed"
+                yield Checked(str(path), "unknown", reason)
 
 
 def _descriptions(run: Path, *, running: bool) -> Iterator[Checked]:
@@ -211,6 +229,18 @@ def _results(folder: Path, state: dict[str, object]) -> Iterator[Checked]:
         else:
             reason = "only its size was checked: an earlier version wrote it, without a digest"
             yield Checked(str(path), "unknown", reason)
+
+
+def _unrecorded(folder: Path, state: dict[str, object]) -> Iterator[Checked]:
+    """Yield the results of a stage that its state does not contain."""
+    from genkit.artifacts.layout import results_in
+    from genkit.artifacts.state import FILES
+
+    recorded = state.get(FILES)
+    for name in results_in(folder):
+        if not isinstance(recorded, dict) or name not in recorded:
+            reason = "the state of the stage does not contain it"
+            yield Checked(str(folder / name), "unknown", reason)
 
 
 def _tensor_file(path: Path) -> Checked:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -430,3 +431,16 @@ def test_a_caller_of_main_is_not_ended_with_a_thread_that_still_works(recipe):
         going.set()
         thread.join()
     assert ended.value.code == 2
+
+
+def test_a_name_that_is_too_long_is_no_traceback(genkit_):
+    code, _, err = genkit_("runs", "x" * 300)
+    assert (code, "File name too long" in err) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arguments", "code"), [("runs absent", 2), ("list-plugins", 0)])
+def test_closed_standard_streams_are_no_traceback(tmp_path, arguments, code):
+    command = f"{shlex.quote(sys.executable)} -m genkit {arguments} >&- <&- 2>err"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False).returncode == code
+    assert "Traceback" not in (tmp_path / "err").read_text()

@@ -25,6 +25,9 @@ SETTINGS = {
 }
 
 
+FAILURE = {"stage": [], "message": 5, "code": {}}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     return genkit.run_recipe(
@@ -80,7 +83,7 @@ def test_a_fault_that_is_no_mistake_of_a_user_is_recorded_too(tmp_path, monkeypa
     assert str(failure) == "RuntimeError: no idea"
 
 
-@pytest.mark.parametrize("damaged", ["text", None, {"stage": "denoiser"}, {"text": "x"}])
+@pytest.mark.parametrize("damaged", ["text", None, {"stage": "denoiser"}, {"text": "x"}, FAILURE])
 def test_a_damaged_error_is_none(folder, damaged):
     (folder / "state.json").write_text(json.dumps({"name": "smoke", "failure": damaged}))
     assert Run.load(folder).failure is None

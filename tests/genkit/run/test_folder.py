@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ import torch
 from damage import change_state
 from genkit.artifacts import checkpoint
 from genkit.artifacts.checkpoint import FINGERPRINT
-from genkit.artifacts.layout import CHECKPOINT, RESOLVED
+from genkit.artifacts.layout import CHECKPOINT, HOLDER, RESOLVED, STATE
 from genkit.artifacts.state import read_state
 from genkit.errors import Code, DataError, UsageError
-from genkit.run.folder import HOLDER, STATE, RunFolder
+from genkit.run.folder import RunFolder
 from genkit.run.redo import Redo
 from raising import raises_code
 
@@ -81,7 +82,7 @@ def test_a_damaged_state_is_an_unfinished_stage(run, content):
 
 def test_a_file_in_the_way_of_a_stage_is_named(run):
     (run.root / "01-denoiser").write_text("mine")
-    with raises_code(UsageError, Code.USAGE, "01-denoiser"):
+    with raises_code(UsageError, Code.OCCUPIED, "01-denoiser"):
         run.open_stage(1, "denoiser", "abc")
 
 
@@ -155,7 +156,7 @@ def test_a_run_that_starts_is_not_taken_for_a_killed_one(tmp_path, monkeypatch):
     (tmp_path / HOLDER).write_text("{}")  # of a killed run
     found = []
     monkeypatch.setattr(
-        "genkit.run.folder.write_json", lambda path, _: found.append((path.name, path.exists()))
+        "genkit.run.lock.write_json", lambda path, _: found.append((path.name, path.exists()))
     )
     with run.locked():
         assert found[0] == (HOLDER, False)
@@ -233,3 +234,31 @@ def test_a_result_that_cannot_be_read_is_damaged(run, monkeypatch):
 
     monkeypatch.setattr("genkit.run.repair.file_digest", fails)
     assert "Input/output" in run.damage(1, "denoiser")
+
+
+@pytest.mark.parametrize("target", ["absent", "01-denoiser"])
+def test_a_link_in_place_of_a_stage_is_named(run, target):
+    place = run.place(1, "denoiser")
+    place.symlink_to(target)
+    with raises_code(UsageError, Code.OCCUPIED, str(place)):
+        run.open_stage(1, "denoiser", "abc")
+
+
+def test_a_file_in_place_of_replaced_is_named_when_a_stage_is_moved(run):
+    place = run.open_stage(1, "denoiser", "abc")
+    run.mark(place, "abc", finished=True)
+    (run.root / "replaced").write_text("")
+    run.open_stage(1, "denoiser", "abc")
+    with raises_code(UsageError, Code.OCCUPIED, "replaced"):
+        run.open_stage(1, "denoiser", "abd")
+
+
+def test_a_folder_in_place_of_the_lock_is_named(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with raises_code(UsageError, Code.USAGE, ".lock"), RunFolder(tmp_path, "tiny").locked():
+        pass
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path):
+    with raises_code(UsageError, Code.INVALID_NAME, "udce9"):
+        RunFolder(tmp_path / os.fsdecode(b"\xe9"), "tiny")

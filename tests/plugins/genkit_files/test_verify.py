@@ -128,6 +128,26 @@ def test_the_log_of_an_unfinished_stage_has_no_digest(verify, run):
     assert (code, found[str(path)]) == (DamagedError.exit_code, "damaged")
 
 
+def test_results_that_a_state_does_not_contain_are_unknown(verify, run):
+    place = run / "01-denoiser"
+    change_state(place / STATE, files={}, digests={})
+    code, found = verify(run)
+    assert (code, found[str(place / "denoiser.safetensors")]) == (0, "unknown")
+
+
+@pytest.mark.parametrize("kind", [None, "file", "link"])
+def test_a_stage_without_its_folder(verify, run, kind):
+    place = run / "03-scores"
+    shutil.rmtree(place)
+    if kind == "file":
+        place.write_text("")
+    elif kind == "link":
+        place.symlink_to(place)
+    code, found = verify(run)
+    expected = (0, "unknown") if kind is None else (DamagedError.exit_code, "damaged")
+    assert (code, found[str(place)]) == expected
+
+
 def test_a_log_that_was_changed_after_its_stage(verify, run):
     path = run / "01-denoiser" / METRICS
     path.write_text(path.read_text().replace("loss", "lass", 1))

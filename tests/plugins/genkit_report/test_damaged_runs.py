@@ -78,8 +78,11 @@ def test_a_changed_digit_of_a_score_is_not_shown(genkit_, run, report, finished)
     assert (code, "scores.json" in err) == (2, True), err
 
 
-def test_a_changed_recipe_is_damage_of_the_run(genkit_, run, report):
+def test_a_changed_recipe_is_damage_of_the_run(genkit_, run, report, finished):
     path = run / "resolved.toml"
     path.write_text(path.read_text().replace("width = 8", "width = 9"))
     assert "resolved.toml has" in report() or "resolved.toml differs" in report()
     assert json.loads(genkit_("runs", run, "--json")[1])[0]["state"] == "damaged"
+    for command in (("show", run), ("compare", run, finished)):
+        code, _, err = genkit_(*command)
+        assert (code, "resolved.toml" in err) == (0, True), err
