@@ -105,11 +105,13 @@ def spread_of(values: Sequence[float], digits: int = 2) -> str:
 def frechet(lines: Sequence[Line]) -> str:
     """Return the Fréchet distance for a cell of a table; ``lines`` are the scores of its runs.
 
-    With a single run, the standard deviation is that over its sets of samples.
+    The number of training runs is in parentheses. With a single run, the standard deviation is that
+    over its sets of samples.
     """
+    text = spread_of([line[SCORE] for line in lines])
     if len(lines) == 1:
-        return f"{lines[0][SCORE]:.2f} ± {lines[0][SCORE + '_std']:.2f}"
-    return spread_of([line[SCORE] for line in lines])
+        text += f" ± {lines[0][SCORE + '_std']:.2f}"
+    return f"{text} ({len(lines)})"
 
 
 def spread(lines: Sequence[Line]) -> str:
@@ -156,6 +158,7 @@ def table(
     rows: Iterable[Row],
     cell: Callable[[Sequence[Line]], str],
     steps: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> str:
     """Return a Markdown table with a column for each number of steps; empty if it has no scores.
 
@@ -165,13 +168,17 @@ def table(
         rows: label, method, guidance and arm of each row.
         cell: function that returns the text of a cell from the scores of its training runs.
         steps: numbers of steps; None for all.
+        seeds: seeds of the training runs; None for all.
     """
     steps = measured.steps if steps is None else steps
     lines = ["| | " + " | ".join(f"{n} steps" for n in steps) + " |", "|---|" + "--:|" * len(steps)]
     for label, method, guidance, arm in rows:
         found = [measured.scores.get((method, schedule, n, guidance, arm), {}) for n in steps]
         if any(found):
-            cells = [cell(list(f.values())) if f else "" for f in found]
+            cells = []
+            for scores in found:
+                runs = [line for seed, line in scores.items() if seeds is None or seed in seeds]
+                cells.append(cell(runs) if runs else "")
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
@@ -260,15 +267,15 @@ def page(measured: Measured) -> str:
             rows = rows_of(end, ["sweep-both"], unguided=False)
             title = f"### {about}: choices of the sweeps, with the number of training runs"
             add(title, table(measured, schedule, rows, chosen))
-        about = f"{kind}, {SCHEDULES[schedule_of_all]}"
-        for title, arms in (
-            ("guidance of first order and of both orders", orders),
-            ("published and fitted range of noise levels", ranges),
-        ):
-            rows = rows_of(end, arms)
-            for cell, what in ((frechet, ""), (cost, ", cost")):
-                body = table(measured, schedule_of_all, rows, cell, [steps_of_all])
-                add(f"### {about}: {title}{what}", body)
+    about = f"Unconditional, {SCHEDULES[schedule_of_all]}, first training run"
+    for title, arms in (
+        ("guidance of first order and of both orders", orders),
+        ("published and fitted range of noise levels", ranges),
+    ):
+        rows = rows_of("", arms)
+        for cell, what in ((frechet, ""), (cost, ", cost")):
+            body = table(measured, schedule_of_all, rows, cell, [steps_of_all], [0])
+            add(f"## {about}: {title}{what}", body)
     add("## Snapshots and fitted weights", weight_table(measured))
     for method, name in METHODS.items():
         for schedule, levels in SCHEDULES.items():
