@@ -30,22 +30,33 @@ COLORS = ("#555555", "#0072b2", "#d55e00")
 
 def draw(scores: Scores, discriminators: Mapping[tuple[str, str], Lines], path: Path) -> None:
     """Draw the Fréchet distance against cost, the fitted weights, and guidance by a second denoiser."""
-    figure = Figure(figsize=(13, 9), layout="constrained", facecolor="white")
-    (paper, fitted), (weights, second) = figure.subplots(2, 2)
-    against_cost(paper, scores, "paper", "unconditional, noise levels of each paper")
-    against_cost(fitted, scores, "fitted", "unconditional, fitted noise levels")
-    by_level(weights, discriminators)
+    figure = Figure(figsize=(16, 9), layout="constrained", facecolor="white")
+    above = ["paper", "paper", "fitted", "fitted", "conditional", "conditional"]
+    axes = figure.subplot_mosaic([above, ["weights"] * 3 + ["second"] * 3])
+    against_cost(axes["paper"], scores, "", "paper", "unconditional, noise levels of each paper")
+    against_cost(axes["fitted"], scores, "", "fitted", "unconditional, fitted noise levels")
+    title = "class-conditional, noise levels of each paper"
+    against_cost(axes["conditional"], scores, "-cond", "paper", title)
+    by_level(axes["weights"], discriminators)
     steps = sorted({key[2] for key in scores if key[0] == "edm-second"})
     if steps:
-        against_weight(second, scores, steps[-1])
+        against_weight(axes["second"], scores, steps[-1])
     figure.savefig(path, dpi=110)
 
 
-def against_cost(axes: Axes, scores: Scores, schedule: str, title: str) -> None:
-    """Draw the Fréchet distance of each method against the cost of a sample."""
+def against_cost(axes: Axes, scores: Scores, end: str, schedule: str, title: str) -> None:
+    """Draw the Fréchet distance of each method against the cost of a sample.
+
+    Args:
+        axes: axes to draw on.
+        scores: all scores.
+        end: suffix of the names of the methods, such as ``-cond``.
+        schedule: name of the schedule.
+        title: title of the axes.
+    """
     steps = sorted({key[2] for key in scores})
     for (method, guidance, arm), (label, color) in CURVES.items():
-        cells = [scores.get((method, schedule, n, guidance, arm), {}) for n in steps]
+        cells = [scores.get((method + end, schedule, n, guidance, arm), {}) for n in steps]
         lines = [list(cell.values()) for cell in cells if cell]
         if lines:
             costs = [statistics.fmean(x["cost"]["nfe_equivalents"] for x in cell) for cell in lines]
