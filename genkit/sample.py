@@ -14,8 +14,7 @@ from genkit.corrections import Corrections
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Inputs, Preconditioner, Sampler, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
-from genkit.start import CORRECTIONS, choose_start
-from genkit.tensors import describe
+from genkit.start import CORRECTIONS, choose_start, levels_of
 from genkit.types import Batch, Denoise, Draws, ResolvedStart, SampleResult, Start, State
 
 
@@ -107,9 +106,9 @@ def supported_levels(
             network.
     """
     if preconditioner is None:
-        return _levels(schedule)
+        return levels_of(schedule)
     lowest, highest = preconditioner.sigma_range()
-    sigmas = _levels(schedule.within(lowest, highest))
+    sigmas = levels_of(schedule.within(lowest, highest))
     rounded = preconditioner.round_sigma(sigmas[:-1].clamp(lowest, highest))
     falls = rounded.diff(prepend=rounded.new_full((1,), torch.inf)) < 0
     levels = torch.cat([rounded[falls], sigmas[-1:]])
@@ -127,15 +126,6 @@ def supported_levels(
             Code.OUT_OF_RANGE,
         )
     return torch.cat([rounded, sigmas[-1:]]) if keep_equal else levels
-
-
-def _levels(schedule: Schedule) -> Tensor:
-    """Return the noise levels of a schedule; raise DataError if the result is invalid."""
-    levels = require_type(schedule, "sigmas", schedule.sigmas(), Tensor)
-    if levels.ndim != 1 or len(levels) < 2 or levels.dtype != torch.float64:
-        reason = f"must return 2 or more noise levels in float64, got {describe(levels)}"
-        raise fault(schedule, reason)
-    return levels
 
 
 def bind_schedule(schedule: Schedule, inputs: Inputs, sampler: Sampler) -> Schedule:

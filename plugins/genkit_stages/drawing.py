@@ -22,7 +22,7 @@ from genkit.latents import Derived, draws_of
 from genkit.parts.precision import Precision
 from genkit.sample import bind_solver, resolve_start, sample, supported_levels
 from genkit.settings import setting
-from genkit.start import require_start
+from genkit.start import levels_of, require_start
 from genkit.types import Batch, Start
 from genkit_stages.size_checks import MOST_BATCH, sample_problems
 
@@ -64,6 +64,7 @@ def interval_problems(
     """Yield a problem for each guidance that is applied at none of the noise levels."""
     if not schedule.bound or any(schedule.check(earlier)):
         return
+    levels_of(schedule)  # raises an error if they are invalid
     for index, guide in enumerate(guidance):
         if not any(guide.check(earlier)):
             yield from (p.under("guidance", index) for p in guide.check_schedule(schedule))
