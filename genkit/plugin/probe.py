@@ -42,7 +42,7 @@ even if a plugin hangs."""
 
 _START_SECONDS = 60.0
 """Max seconds to start Python and to import genkit, which is no fault of the plugin."""
-_GRACE_SECONDS = 1.0
+_GRACE_SECONDS = 2.0
 """Seconds after the time limit at which a process that has not ended itself is killed."""
 _FORKS = hasattr(os, "fork")
 _PACKAGES = (".dist-info", ".egg-info")
@@ -188,14 +188,9 @@ def _sources(module: str) -> list[Path]:
 def _probe_all(
     missing: tuple[tuple[Candidate, str], ...], seconds: float
 ) -> dict[Candidate, Verdict]:
-    """Probe plugins concurrently, each in its own process.
+    """Probe plugins concurrently, each in its own process; the verdicts depend on the digests.
 
-    Args:
-        missing: plugins with their digests, on which the verdicts depend.
-        seconds: time limit.
-
-    Returns:
-        Verdicts, without those on plugins whose process could not be started.
+    There is no verdict on a plugin whose process could not be started.
     """
     verdicts: dict[Candidate, Verdict] = {}
     with (
@@ -222,7 +217,8 @@ def _run(
     """Probe plugins in new processes.
 
     Where processes can be forked, one new process imports genkit and is forked for each plugin.
-    This takes less time than a new process for each plugin.
+    This takes less time than a new process for each plugin. If a plugin ends the process that is
+    forked by a signal, the plugins are divided until that plugin is alone.
 
     Returns:
         Exit code of each plugin's process; None if it exceeded the time limit.
@@ -230,6 +226,8 @@ def _run(
     Raises:
         OSError: a process cannot be created.
     """
+    for file in (path for output in outputs for path in (output, output.with_suffix(".code"))):
+        file.unlink(missing_ok=True)  # of the previous attempt
     groups = [jobs] if _FORKS else [[job] for job in jobs]
     processes: list[subprocess.Popen[bytes]] = []
     until, begun = time.monotonic() + _START_SECONDS, False
@@ -246,6 +244,10 @@ def _run(
             _end(process)
     if not _FORKS:
         return codes
+    if (codes[0] or 0) < 0:
+        half = len(jobs) // 2
+        parts = slice(half), slice(half, None)
+        return codes if not half else [c for p in parts for c in _run(jobs[p], outputs[p], seconds)]
     if codes[0]:
         raise OSError("a process cannot be forked")
     files = [output.with_suffix(".code") for output in outputs]
@@ -266,7 +268,7 @@ def _start(jobs: Sequence[tuple[str, ...]], seconds: float) -> subprocess.Popen[
     call = f"from {probe_process.__name__} import serve; serve{arguments!r}"
     return subprocess.Popen(
         [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {call}"],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {_PROBING: "1"},
@@ -275,22 +277,19 @@ def _start(jobs: Sequence[tuple[str, ...]], seconds: float) -> subprocess.Popen[
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its forks, if it is running."""
-    if process.poll() is None:
-        if sys.platform == "win32":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """End a process, if it is running. It ends its forks when its stdin is closed."""
+    if process.stdin:
+        process.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_SECONDS if _FORKS else 0.0)
+    process.kill()
+    process.wait()
 
 
 def _verdict(module: str, text: str, code: int | None) -> Verdict:
-    """Return the verdict on a plugin.
+    """Return the verdict on a plugin, given its module, output and exit code.
 
-    Args:
-        module: module of the plugin.
-        text: output of its process.
-        code: exit code of its process; None if the process exceeded the time limit.
+    The exit code is None if the process exceeded the time limit.
     """
     begin = text.partition("\n")[0]
     line = re.search(r'^\{"reason".*\n', text, re.MULTILINE)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
+import select
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -56,40 +59,74 @@ def serve(jobs: Sequence[Sequence[str]], seconds: float, started: float, forks: 
             its entry point.
         seconds: time limit on an idle machine.
         started: time at which this process was started, in seconds since the epoch.
-        forks: whether to fork this process, which is not possible on Windows.
+        forks: whether to fork this process, which is not possible on Windows. The forks are killed
+            when stdin is closed.
     """
     # A busy machine is no fault of a plugin. The ratio of elapsed time to CPU time of this process
     # is used for the plugins, too.
     wait = (time.time() - started) / max(time.process_time(), 0.01)
     limit = seconds * min(max(wait, 1.0), _MAX_WAIT)
     ProcessState()  # imports the modules that are compared, once for all forks
+    if not forks:
+        _probe(jobs[0], limit)
+    server = os.getpid()
     outputs: dict[int, str] = {}
-    for output, plugin, distribution, version, value in jobs:
-        child = os.fork() if forks else 0
+    for job in jobs:
+        child = os.fork()
         if child == 0:
-            point = metadata.EntryPoint(plugin, value, GROUP)
-            _probe(Owner(plugin, distribution, version), point, limit, output)
-        outputs[child] = output
-    for _ in jobs:
-        child, status = os.wait()
+            os.setpgid(0, 0)  # a signal to the process group does not reach other plugins
+            _end_with(server)
+            _probe(job, limit)
+        outputs[child] = job[0]
+    _wait(outputs)
+
+
+def _wait(outputs: dict[int, str]) -> None:
+    """Wait for the forks, and write their exit codes; kill the others when stdin is closed.
+
+    The process that started this one closes stdin after the time limit, or by its own end.
+    """
+    while outputs and not select.select([0], [], [], 0.01)[0]:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child == 0:
+            continue
+        _kill(child)
         code = os.waitstatus_to_exitcode(status)
-        Path(f"{outputs[child]}.code").write_text(str(code), encoding="utf-8")
+        Path(f"{outputs.pop(child)}.code").write_text(str(code), encoding="utf-8")
+    for child in outputs:
+        _kill(child)
 
 
-def _probe(owner: Owner, point: metadata.EntryPoint, seconds: float, output: str) -> Never:
+def _end_with(parent: int) -> None:
+    """Let this process be killed when its parent ends, for example because a plugin kills it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it has ended before
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill(child: int) -> None:
+    """Kill the process group of a fork: the fork and the processes that its plugin started."""
+    with suppress(OSError):  # the fork has ended, and was alone
+        os.killpg(child, signal.SIGKILL)
+
+
+def _probe(job: Sequence[str], seconds: float) -> Never:
     """Import a plugin, call its hooks, and write the verdict to a file as JSON.
 
     If the time limit is exceeded or the process crashes, tracebacks of all threads are written. The
     limit also holds while the process ends, since threads and exit handlers may prevent that.
     """
+    output, plugin, distribution, version, value = job
+    owner, point = Owner(plugin, distribution, version), metadata.EntryPoint(plugin, value, GROUP)
     answer = Path(output).open("a", encoding="utf-8")  # noqa: SIM115  (open until the end)
     os.dup2(answer.fileno(), 1)  # shows whether anything is written without sys.stdout
     os.dup2(os.open(output, os.O_RDONLY), 0)  # shows by its position whether stdin is read
     reason = ""
     with redirect_stdout(sys.stderr):  # as in a command
+        state = ProcessState()
         answer.write(f"{BEGIN}{seconds:.1f}\n")
         answer.flush()
-        state = ProcessState()
         faulthandler.enable(answer)
         # Implemented in C: it also ends a process whose Python code is blocked.
         faulthandler.dump_traceback_later(seconds, exit=True, file=answer)

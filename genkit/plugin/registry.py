@@ -7,6 +7,7 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +87,7 @@ class Registration:
         self.entries[kind, name] = Entry(kind, name, target, self.owner)
 
     def suggest(self, kind: str, name: str, table: str) -> None:
-        """Add a suggestion: what to write in a recipe instead of a name that is not a component.
-
-        Examples are names of earlier versions and of other projects.
+        """Add a suggestion: what to write instead of a name, such as that of an earlier version.
 
         Args:
             kind: one of :data:`genkit.plugin.kinds.KINDS`.
@@ -304,7 +303,9 @@ def _import(target: str, what: str) -> Any:
 
 def in_words(error: BaseException) -> str:
     """Return the type of an error and the beginning of its message, on one line."""
-    text = " ".join(str(error).split())[:500]
+    text = ""
+    with suppress(BaseException):  # its __str__ may be faulty
+        text = " ".join(str(error).split())[:500]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -50,6 +50,52 @@ FAULTS = {
     "function": ("import json; json.loads = json.dumps = lambda *a, **k: {}", "json.loads"),
     "method": ("import json; json.JSONEncoder.default = repr", "json.JSONEncoder.default"),
     "later-module": ("import tomllib; tomllib.loads = lambda text: {}", "tomllib.loads"),
+    "fsize": (
+        "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (4000, r.RLIM_INFINITY))",
+        "RLIMIT_FSIZE",
+    ),
+    "cpu": ("import resource as r; r.setrlimit(r.RLIMIT_CPU, (1, 1))", "RLIMIT_CPU"),
+    "recursion": ("import sys; sys.setrecursionlimit(90)", "recursion limit"),
+    "no-gc": ("import gc; gc.disable()", "garbage collector"),
+    "trace": ("import sys; sys.settrace(lambda *a: None)", "the trace function"),
+    "temporary": ("import tempfile; tempfile.tempdir = '/nowhere'", "temporary files"),
+    "finder": (
+        "import sys\nclass Own:\n def find_spec(self, *a): return None\n"
+        "sys.meta_path.insert(0, Own())",
+        "sys.meta_path",
+    ),
+    "path-hook": ("import sys; sys.path_hooks.insert(0, int)", "sys.path_hooks"),
+    "module": (
+        "import sys, types; sys.modules['tempfile'] = types.ModuleType('tempfile')",
+        "module tempfile",
+    ),
+    "own-function": (
+        "import genkit.files; genkit.files.write_text = lambda *a: None",
+        "genkit.files.write_text",
+    ),
+    "own-module": (
+        "import sys, types; sys.modules['genkit.rows'] = types.ModuleType('genkit.rows')",
+        "module genkit.rows",
+    ),
+    "fork": ("import os, time\nif not os.fork(): time.sleep(60); os._exit(0)", "child processes"),
+    "daemon-thread": (
+        "import os, threading\nthreading.Timer.daemon = True\n"
+        "threading.Timer(60, os._exit, (0,)).start()",
+        "daemon threads",
+    ),
+    "endless": (
+        "import faulthandler; faulthandler.cancel_dump_traceback_later()\nwhile True: pass",
+        "must be imported within",
+    ),
+    "group": ("import os; os.killpg(0, 15)", "signal 15"),
+    "unprintable": (
+        "class Own(BaseException):\n def __str__(self): raise SystemExit(0)\nraise Own",
+        "Own (",
+    ),
+    "unprintable-error": (
+        "class Own(Exception):\n def __str__(self): raise KeyError\nraise Own",
+        "Own (",
+    ),
     "random": ("import random; random.seed(0)", "random state"),
 }
 """Code of a plugin that does not return control, or changes the process; part of the reason."""

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -65,7 +67,7 @@ def reason(install):
 def test_misbehaving_plugins_are_named_and_the_others_work(
     install, genkit_, monkeypatch, probes, tmp_path
 ):
-    monkeypatch.setattr(probe, "PROBE_SECONDS", 2.0)
+    monkeypatch.setattr(probe, "PROBE_SECONDS", 4.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("GENKIT_DISABLE_PLUGINS", "immiscible,semidiscrete")  # may be installed
@@ -94,6 +96,7 @@ def test_changes_without_an_effect_on_a_command_are_accepted(install, reason, tm
     lines = (
         "import atexit, logging, os, random, rich.console, sys, warnings",
         "atexit.register(int); logging.captureWarnings(True); warnings.simplefilter('ignore')",
+        "sys.meta_path.append(sys.meta_path[0]); sys.path_hooks.append(int)",
         f"sys.path.append({str(tmp_path)!r}); sys.setrecursionlimit(5000); random.random()",
         "os.environ['KMP_INIT_AT_FORK'] = 'FALSE'",  # as scikit-learn
     )
@@ -218,6 +221,49 @@ def test_a_process_that_cannot_be_started_is_no_fault(install, reason, monkeypat
     install("bad", GOOD)
     monkeypatch.setattr(subprocess, "Popen", refuse)
     assert not reason()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("number", [9, 15])
+def test_a_plugin_that_kills_the_probe_of_all_is_found(install, number):
+    install("bad", f"import os; os.kill(os.getppid(), {number})")
+    for name in ("a-good", "good"):
+        install(name, GOOD.replace("good", name))
+    plugins = load_plugins()
+    (bad,) = plugins.failed
+    assert f"signal {number}" in bad.reason
+    assert {"a-good", "good"} <= {status.owner.plugin for status in plugins.loaded}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_probes_end_when_genkit_is_killed(install, tmp_path):
+    lines = (
+        "import faulthandler, os, pathlib",
+        f"pathlib.Path({str(tmp_path / 'new')!r}).write_text(str(os.getpid()))",
+        f"os.replace({str(tmp_path / 'new')!r}, {str(tmp_path / 'pid')!r})",
+        "faulthandler.cancel_dump_traceback_later()",
+        "while True: pass",
+    )
+    install("bad", "\n".join(lines))
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path, "XDG_CACHE_HOME": str(tmp_path)}
+    genkit = subprocess.Popen(
+        [sys.executable, "-m", "genkit", "list-plugins"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "pid").exists():
+        assert genkit.poll() is None
+        time.sleep(0.01)
+    genkit.kill()
+    genkit.wait()
+    pid = int((tmp_path / "pid").read_text())
+    with suppress(ProcessLookupError):
+        for _ in range(3000):
+            os.kill(pid, 0)
+            time.sleep(0.01)
+        pytest.fail("the process is still running")
 
 
 def test_an_imported_plugin_is_not_probed(install, reason, probes):
