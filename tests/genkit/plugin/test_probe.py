@@ -92,14 +92,18 @@ def test_misbehaving_plugins_are_named_and_the_others_work(
         load_plugins().registry.find(["coupler"], "good-one")
 
 
-def test_changes_without_an_effect_on_a_command_are_accepted(install, reason, tmp_path):
+def test_changes_without_an_effect_on_a_command_are_accepted(
+    install, reason, monkeypatch, tmp_path
+):
     lines = (
         "import atexit, logging, os, random, rich.console, sys, warnings",
         "atexit.register(int); logging.captureWarnings(True); warnings.simplefilter('ignore')",
-        "sys.meta_path.append(sys.meta_path[0]); sys.path_hooks.append(int)",
+        "sys.meta_path.append(sys.meta_path[-1]); sys.path_hooks.append(sys.path_hooks[-1])",
         f"sys.path.append({str(tmp_path)!r}); sys.setrecursionlimit(5000); random.random()",
         "os.environ['KMP_INIT_AT_FORK'] = 'FALSE'",  # as scikit-learn
     )
+    for name in ("meta_path", "path_hooks"):  # the plugin is also imported in this process
+        monkeypatch.setattr(sys, name, [*getattr(sys, name)])
     install("bad", "\n".join(lines))
     assert "has no hook" in reason()
 
