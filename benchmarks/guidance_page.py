@@ -288,7 +288,8 @@ def page(measured: Measured) -> str:
                     add(f"### {about}: class agreement", second_table(measured, *key, agreement))
                     add(f"### {about}: cost", second_table(measured, *key, cost))
     parts += ["## Cost of the published networks", guidance_published.table()]
-    made = (f"- Scored with {line}" for line in measured.machines)
+    made = [f"- Scored with {line}" for line in measured.machines]
+    made.append("- `dirty`: the scripts of the benchmark are later than the commit")
     parts += ["## How it was measured", "\n".join([*HOW, *made])]
     return "\n\n".join(parts) + "\n"
 
