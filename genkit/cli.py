@@ -97,16 +97,16 @@ def _call(arguments: list[str]) -> None:
         raise
     except Exception as error:
         from genkit.blame import plugin_error_of
-        from genkit.machine import is_of_the_disk
+        from genkit.machine import is_of_the_machine
 
-        if is_of_the_disk(error) and isinstance(error, OSError):
+        if found := plugin_error_of(error):
+            raise found from error
+        if is_of_the_machine(error) and isinstance(error, OSError):
             raise UsageError(
                 f"{error.filename or 'the output'}: {error.strerror}; correct this and run the "
                 "same command again",
                 Code.IO_ERROR,
             ) from error
-        if found := plugin_error_of(error):
-            raise found from error
         raise
 
 

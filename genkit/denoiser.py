@@ -25,7 +25,7 @@ from genkit.parts.precision import Precision, require_precision
 from genkit.plugin.manager import load_plugins
 from genkit.recipe import decode
 from genkit.run.guiding import bind_to_files
-from genkit.sample import bind_schedule, bind_solver, resolve_start, sample
+from genkit.sample import bind_schedule, bind_solver, network_levels, resolve_start, sample
 from genkit.start import SamplingWarning, require_start, sampling_warnings
 from genkit.types import ResolvedStart, Start, State
 
@@ -190,7 +190,8 @@ class Denoiser:
         parts = self.bind_schedule(sampling_parts(schedule, solver, latents), start)
         self.require(parts, seeds)
         bound = self.bind_guidance(guidance, parts.solver)
-        for warning in sampling_warnings(start, self.coupling, parts.solver, bound, parts.schedule):
+        levels = network_levels(self.module, parts.schedule)
+        for warning in sampling_warnings(start, self.coupling, parts.solver, bound, levels):
             warnings.warn(warning, SamplingWarning, stacklevel=3)
         classes = as_labels(labels, len(seeds), self.classes)
         draw = partial(

@@ -9,6 +9,7 @@
     │       └── UnknownComponentError 2   a component that no plugin registers
     ├── SettingError           2   a component constructed with values it does not allow
     ├── DataError              2   data that is missing, unreadable or not finite
+    │   └── DamagedError       4   a file that is damaged, or no valid checkpoint
     ├── DivergedError          3   a loss or gradient that is not finite
     ├── EndedElsewhere         1   another process of the run ended first, and reported the error
     └── InterruptedRun         130 stopped by the user, resumable

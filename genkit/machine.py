@@ -21,13 +21,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("genkit-diffusion", "torch", "numpy", "scipy", "POT", "safetensors", "torchmetrics")
 
-_OF_THE_DISK = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EIO,
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_OF_A_PATH = (
     errno.EPERM,
     errno.EBUSY,
     errno.EEXIST,
@@ -43,12 +38,18 @@ _STATUS = Path("/proc/self/status")
 
 
 def is_of_the_disk(error: BaseException) -> bool:
-    """Return whether the user must correct something on a disk, such as its free space.
-
-    These are disks that are full, damaged or not writable; a folder in place of a file, or the
-    reverse; and names that are too long.
-    """
+    """Return whether an error means that a disk is full, damaged or not writable."""
     return isinstance(error, OSError) and error.errno in _OF_THE_DISK
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Return whether the user must correct something on the machine, if no plugin raised the error.
+
+    Besides faults of the disk, these are a folder in place of a file, or the reverse; names that
+    are too long; and too many open files. A faulty plugin raises these errors, too.
+    """
+    errors = (*_OF_THE_DISK, *_OF_A_PATH)
+    return isinstance(error, OSError) and error.errno in errors
 
 
 def is_out_of_memory(error: BaseException) -> bool:

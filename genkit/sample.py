@@ -178,8 +178,12 @@ def resolve_start(
     Raises:
         DataError: as for :func:`supported_levels`.
     """
-    levels = supported_levels(schedule, getattr(denoiser, "preconditioner", None))
-    return choose_start(start, coupling, float(levels[0]))
+    return choose_start(start, coupling, float(network_levels(denoiser, schedule)[0]))
+
+
+def network_levels(denoiser: nn.Module, schedule: Schedule) -> Tensor:
+    """Return the noise levels of a schedule, as :func:`supported_levels` does, for a network."""
+    return supported_levels(schedule, getattr(denoiser, "preconditioner", None))
 
 
 def denoise_fn(denoiser: nn.Module, labels: Tensor | None = None) -> GuidedDenoiser:

@@ -110,7 +110,7 @@ def sampling_warnings(
     coupling: Coupling | None,
     solver: Solver,
     guidance: Sequence[BoundGuidance] = (),
-    schedule: Schedule | None = None,
+    levels: Tensor | None = None,
 ) -> Iterator[str]:
     """Yield warnings for assumptions on the coupling and for methods that it does not support.
 
@@ -121,16 +121,17 @@ def sampling_warnings(
         coupling: coupling that was used in training; None if unknown.
         solver: solver of the sampling ODE.
         guidance: bound guidance components.
-        schedule: bound schedule; None if it is unknown.
+        levels: noise levels of the schedule that the network supports; None if they are unknown.
     """
     for guide in guidance:
         yield from guide.warnings
-        if guide.component is not None and schedule is not None:
-            levels_of(schedule)  # raises an error if they are invalid
-            for problem in guide.component.check_schedule(schedule):
+        if guide.component is not None and levels is not None:
+            for problem in guide.component.check_levels(levels[:-1]):
                 key = ".".join(map(str, problem.key))
-                reason = f"changes no sample: {key} {problem.reason}; {problem.hint}"
-                yield f"{label_of(guide.component)} {reason}"
+                yield (
+                    f"{label_of(guide.component)} changes no sample, unless the solver evaluates "
+                    f"other noise levels: {key} {problem.reason}; {problem.hint}"
+                )
     if coupling is None:
         if start == "auto":
             yield (

@@ -110,17 +110,23 @@ def results_in(stage: Path) -> dict[str, int]:
     """Return a map from the name of each result file of a stage to its size in bytes.
 
     State, checkpoints and logs are not results. They may be deleted after the stage is finished.
+    Hidden files are those of other programs, or are being written.
     """
     return {
         path.name: path.stat().st_size
-        for path in sorted(stage.glob("*"))
-        if path.is_file() and path.name != STATE and not _is_log(path) and not is_checkpoint(path)
+        for path in _files_in(stage)
+        if path.name != STATE and not _is_log(path) and not is_checkpoint(path)
     }
 
 
 def logs_in(stage: Path) -> list[Path]:
     """Return the logs of a stage: rows, warnings and costs."""
-    return [path for path in sorted(stage.glob("*")) if path.is_file() and _is_log(path)]
+    return [path for path in _files_in(stage) if _is_log(path)]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.glob("*") if not path.name.startswith("."))
+    return [path for path in paths if path.is_file()]
 
 
 def _is_log(path: Path) -> bool:

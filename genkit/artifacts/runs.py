@@ -161,7 +161,9 @@ class Run:
                 stage = _with_state(stage, stage.folder)
             stale |= stage.state == "unfinished"  # damage does not affect later stages
             stages[stage.id] = stage
-        damaged = dict(damages(folder, state)) if FILES in state else {}
+        # While a run starts, its files are newer than its state.
+        compared = FILES in state and not is_locked(folder)
+        damaged = dict(damages(folder, state)) if compared else {}
         return cls(folder, name, recipe, stages, _failure(state), damaged)
 
     @property
@@ -222,7 +224,7 @@ def is_locked(run: Path) -> bool:
         lock.acquire()
     except filelock.Timeout:
         return True
-    except OSError:  # the file of another user
+    except (NotImplementedError, OSError):  # no locks, or the file of another user
         return False
     lock.release()
     return False

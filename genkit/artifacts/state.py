@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,27 @@ from genkit.tensors import file_digest
 FILES, DIGESTS, LOGS = "files", "digests", "logs"
 """Keys of a state: size of each result, SHA-256 of each result, and SHA-256 of each log."""
 
+_MISSING = FileNotFoundError, IsADirectoryError, NotADirectoryError
+
 _SMALL = 2**20
 """Bytes of a file whose digest takes about a millisecond."""
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a state file; empty if the file is missing or damaged."""
+    """Return the JSON object in a state file; empty if the file is missing or damaged.
+
+    Raises:
+        OSError: the file may be intact, but cannot be read.
+    """
     try:
         return read_json_with_digest(path)
-    except (DataError, OSError, ValueError):
+    except (DataError, ValueError, *_MISSING):
         return {}
 
 
-def record_of(folder: Path, names: Collection[str] | None = None) -> dict[str, Any]:
-    """Return the entries of a state that record files.
-
-    Args:
-        folder: folder of a stage or of a run.
-        names: names of the results; None for all results.
-    """
+def record_of(folder: Path) -> dict[str, Any]:
+    """Return the entries of the state of a finished stage that record its files."""
     sizes = results_in(folder)
-    sizes = {name: sizes[name] for name in (sizes if names is None else names)}
     return {
         FILES: sizes,
         DIGESTS: {name: file_digest(folder / name) for name in sizes},
@@ -67,10 +67,12 @@ def damages(
         return
     sizes = results_in(folder)
     for name, size in files.items():
+        if name.startswith("."):  # recorded by earlier versions
+            continue
         if sizes.get(name) != size:
             now = f"has {sizes[name]} bytes" if name in sizes else "is missing"
             if name not in sizes and os.path.lexists(folder / name):
-                now = "is no regular file"
+                now = "is not a regular file"
             yield name, f"{folder / name} {now}, and was written with {size} bytes"
             continue
         try:
@@ -78,6 +80,8 @@ def damages(
                 yield name, f"{folder / name} differs from what was written"
         except DataError as error:
             yield name, str(error)
+        except FileNotFoundError:  # removed since the sizes were read
+            yield name, f"{folder / name} is missing"
 
 
 def changed_logs(folder: Path, state: Mapping[str, Any]) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genkit.errors import Code, Problem
 from genkit.interfaces.base import Component, Design, Inputs, Stages, Trained
-from genkit.interfaces.sampling import Schedule, Solver
+from genkit.interfaces.sampling import Solver
 from genkit.settings import setting
 
 
@@ -155,12 +155,16 @@ class Guidance(Component):
                 Code.CONFLICT,
             )
 
-    def check_schedule(self, schedule: Schedule) -> Iterator[Problem]:
-        """Yield a problem if the guidance is applied at none of the noise levels of a schedule.
+    def check_levels(self, levels: Tensor) -> Iterator[Problem]:
+        """Yield a problem if the guidance is applied at none of the noise levels of the steps.
 
-        Called before anything is drawn, with a schedule whose noise levels are known.
+        Called before anything is drawn; a problem is reported as a warning.
+
+        Args:
+            levels: ``[L]`` noise levels at which steps begin, decreasing and above 0. A solver may
+                also evaluate other levels.
         """
-        levels = schedule.sigmas()[:-1].float()  # they are compared in float32 in sampling, too
+        levels = levels.float()  # as in sampling
         lowest, highest = self.interval
         if not bool(((levels >= lowest) & (levels <= highest)).any()):
             hints = []

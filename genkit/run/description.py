@@ -48,6 +48,8 @@ def restore_description(
     in which they were computed is not known to the present process.
     """
     damages, texts = run.damages(), _recipes(recipe, registry)
+    if run.is_damaged:  # the digests of the recipes are lost
+        run.describe(texts)
     for name, damage in damages.items():
         remedy = "it is written again" if name in texts else "--redo of a stage writes it again"
         note(f"{damage}; {remedy}")

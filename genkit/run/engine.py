@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from genkit.artifacts import Record, Samples
-from genkit.artifacts.layout import RESULTS
+from genkit.artifacts.layout import RESULTS, STATE
 from genkit.artifacts.runs import Failure
 from genkit.blame import label_of, plugin_errors
 from genkit.errors import Code, GenkitError, InterruptedRun, PluginError, UsageError
 from genkit.files import write_json
 from genkit.interfaces import FunctionCallback, Stage, Stages, TrackedRun
-from genkit.machine import hardware, is_of_the_disk, is_out_of_memory, resolve_device
+from genkit.machine import hardware, is_of_the_machine, is_out_of_memory, resolve_device
 from genkit.plugin.manager import Plugins
 from genkit.plugin.registry import Registry, in_words
 from genkit.recipe.encode import resolved
@@ -116,6 +116,9 @@ def execute(
         prints = fingerprints(recipe, plugins.registry)
         run = world.on_main(lambda: RunFolder(folder, recipe.name))
         stack.enter_context(run.locked() if world.is_main else nullcontext())
+        if world.is_main and run.is_damaged:
+            text = "was damaged and is written again; if you wrote --redo, write it again"
+            progress.note(f"{folder / STATE} {text}")
         stopping = stack.enter_context(stop_on_signal(world))
         order = list(enumerate(recipe.stages.items(), 1))
         if world.is_main:
@@ -223,6 +226,8 @@ def _open(
     change = run.change(number, stage_id, fingerprint)
     if not change and (damage := run.damage(number, stage_id)):
         progress.note(f"{stage_id}: {damage}; the stage runs again")
+    if not change and run.has_damaged_state(number, stage_id):
+        progress.note(f"{stage_id}: its state is damaged; the stage resumes from its checkpoint")
     place = run.open_stage(number, stage_id, fingerprint)
     finished = run.finished(number, stage_id, fingerprint)
     if change:
@@ -287,7 +292,7 @@ def _named(stage_id: str) -> Iterator[None]:
         error.args = (f"stage {stage_id}: {error}",)
         raise
     except OSError as error:
-        if not is_of_the_disk(error):
+        if not is_of_the_machine(error):
             raise
         raise UsageError(
             f"stage {stage_id}: {error.filename or 'a file'}: {error.strerror}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ class RunFolder:
     def __init__(self, root: Path, name: str) -> None:
         self.root = root
         self._name = name
+        self.is_damaged = False
+        """Whether the state of the run was damaged, so that requests in it are lost."""
         try:
             str(root).encode()
         except UnicodeEncodeError as error:
@@ -54,6 +57,7 @@ class RunFolder:
             if root.exists() and not root.is_dir():
                 raise UsageError(f"{root} is a file; choose a folder with --out", Code.OCCUPIED)
             used = root.is_dir() and any(p for p in root.iterdir() if not p.name.startswith("."))
+            self.is_damaged = used and (root / STATE).exists() and not read_state(root / STATE)
         except OSError as error:
             raise UsageError(
                 f"{root} cannot be used: {error.strerror}; choose another --out", Code.IO_ERROR
@@ -99,17 +103,15 @@ class RunFolder:
         Args:
             texts: map from the name of each file to its text.
         """
-        state = read_state(self.root / STATE)
-        kept = {
-            key: {name: about for name, about in state.get(key, {}).items() if name not in texts}
-            for key in (FILES, DIGESTS)
-        }
-        # Without the digests of the files while they are replaced.
-        self._write(self.redo, described=kept)
         for name, text in texts.items():
             write_text(self.root / name, text)
-        written = record_of(self.root, texts)
-        self._write(self.redo, described={key: kept[key] | written[key] for key in kept})
+        state = read_state(self.root / STATE)
+        contents = {name: text.encode() for name, text in texts.items()}
+        sizes = {name: len(content) for name, content in contents.items()}
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        described = {FILES: {**state.get(FILES, {}), **sizes}}
+        described[DIGESTS] = {**state.get(DIGESTS, {}), **digests}
+        self._write(self.redo, described=described)
 
     def damages(self) -> dict[str, str]:
         """Return a map from the name of each damaged file that describes the run to its damage."""
@@ -198,6 +200,11 @@ class RunFolder:
         if isinstance(found, str):
             return "settings or code changed"
         return f"{place / STATE} is missing or damaged"
+
+    def has_damaged_state(self, number: int, stage: str) -> bool:
+        """Return whether a stage has a state file that is damaged."""
+        path = self._find(number, stage) / STATE
+        return path.exists() and not read_state(path)
 
     def state(self, number: int, stage: str, fingerprint: str) -> str:
         """Return the state of a stage, see :func:`genkit.run.engine.stage_states`."""

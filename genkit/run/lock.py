@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -35,6 +36,10 @@ def locked(root: Path) -> Iterator[None]:
             "--out",
             Code.IN_USE,
         ) from error
+    except NotImplementedError as error:  # a file system without locks
+        raise UsageError(
+            f"{root} cannot be locked: {error}; choose another --out", Code.IO_ERROR
+        ) from error
     except OSError as error:
         raise UsageError(
             f"{error.filename or root} cannot be written: {error.strerror}; correct this, or "
@@ -56,7 +61,9 @@ def locked(root: Path) -> Iterator[None]:
 
 def _holder(root: Path) -> str:
     """Return a description of the process that runs in a folder; empty if it is unknown."""
-    holder = read_state(root / HOLDER)
+    holder: dict[str, Any] = {}
+    with suppress(OSError):
+        holder = read_state(root / HOLDER)
     if not {"process", "host", "since"} <= holder.keys():
         return ""
     return f" of process {holder['process']} on {holder['host']} since {holder['since']}"

@@ -97,11 +97,11 @@ def require_readable(folder: Path) -> None:
 
 
 def _has_header(path: Path) -> bool:
-    """Return whether the header of a file of tensors can be read."""
+    """Return whether the header of a file of tensors is intact, or may be intact."""
     try:
         tensors.metadata(path)
-    except DataError:
-        return False
+    except DataError as error:
+        return isinstance(error.__cause__, OSError)
     return True
 
 

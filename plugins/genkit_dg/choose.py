@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -113,11 +114,21 @@ class ChooseDiscriminator(Stage):
             weights, _ = load(path)
             module = build(replace(file, weights=weights), registry, context.device).module
             score = judge(module)
-            judgments[images] = score(torch.arange(len(sigma)))
+            scores = score(torch.arange(len(sigma)))
+            if not math.isfinite(scores.value):
+                context.warn(f"the snapshot after {images:,} images is left out: not finite")
+                continue
+            judgments[images] = scores
             context.record.log({"images": images, **judgments[images].row()})
             if choose_best(judgments) == images:
                 levels = score_by_sigma(sigma, score)
             context.advance(number, len(snapshots), "snapshots")
+        if not judgments:
+            raise DataError(
+                "the snapshots must have finite scores on held-out items, got none; train with a "
+                "smaller learning rate",
+                Code.NOT_FINITE,
+            )
         best = choose_best(judgments)
         for level, judgment in levels.items():
             context.record.log({"sigma": float(level), **judgment.row()})

@@ -166,6 +166,7 @@ def sample(
         from genkit.parts.precision import require_precision
         from genkit.plugin.manager import load_plugins
         from genkit.recipe.decode import checked
+        from genkit.sample import network_levels
         from genkit.start import SamplingWarning, sampling_warnings
         from genkit.tensors import file_digest
         from genkit.world import SINGLE_PROCESS
@@ -192,8 +193,8 @@ def sample(
         bound = denoiser.bind_guidance(guides, parts.solver)
         resolved_start = denoiser.resolve_start(parts.schedule, chosen_start)
         if world.is_main:
-            sampler = chosen_start, denoiser.coupling, parts.solver
-            for text in sampling_warnings(*sampler, bound, parts.schedule):
+            known = parts.solver, bound, network_levels(denoiser.module, parts.schedule)
+            for text in sampling_warnings(chosen_start, denoiser.coupling, *known):
                 warn(text)
         files = SampleFiles(out, denoiser.spec)
 

@@ -65,7 +65,8 @@ def verify(
             say(to, f"{each.state:<8} {each.path}{': ' if each.reason else ''}{each.reason}")
         say(to, f"\n{len(found):,} files checked, {len(damaged):,} damaged")
         if damaged and path.is_dir():
-            say(to, "Run the recipe again: stages with damaged results are repeated.")
+            if not all(each.reason == _CHANGED for each in damaged):
+                say(to, "Run the recipe again: stages with damaged results are repeated.")
             if any(is_checkpoint(Path(each.path)) for each in damaged):
                 say(to, "Delete damaged checkpoints of finished stages: they are not required.")
     if damaged:

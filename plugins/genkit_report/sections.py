@@ -37,7 +37,7 @@ from genkit_report.discriminators import discriminators
 from genkit_report.pictures import compare_with_data, over_steps
 from genkit_report.scores import NFE, curve_blocks, score_blocks
 from genkit_report.trajectories import trajectories
-from genkit_report.view import Row, View
+from genkit_report.view import Row, View, is_number
 
 _POINTS = 200  # maximum points of a line; in a longer log, consecutive rows are averaged
 
@@ -140,8 +140,10 @@ def pairs(view: View) -> Iterator[Block]:
         if not pools:
             continue
         before, after = (fmean(row[key] for row in pools) for key in ("cost_before", "cost_after"))
-        waited = sum(row.get("seconds_waited", 0.0) for row in pools)
-        solved = sum(row.get("seconds_solving", 0.0) for row in pools)
+        waited, solved = (
+            sum(row[key] for row in pools if is_number(row.get(key)))
+            for key in ("seconds_waited", "seconds_solving")
+        )
         yield Table(
             f"Pairs of {view.label}, {stage.id}",
             ("", ""),
@@ -186,7 +188,7 @@ def _gaussian(pools: Sequence[Row], shape: Sequence[int] | None) -> str:
         shape: shape of an image; None if it is unknown, so that the noise is not tested.
     """
     keys = ("noise_worst", "noise_mean", "noise_variance", "noises")
-    noises = [row for row in pools if None not in map(row.get, keys)]
+    noises = [row for row in pools if all(is_number(row.get(key)) for key in keys)]
     if not noises:
         return "not measured"
     means = [row["noise_mean"] for row in noises]
@@ -276,6 +278,8 @@ def _hashes(view: View) -> list[tuple[str, str, str, str]]:
 def _pictures(view: View, stage: StageResult, names: Sequence[str]) -> Iterator[Block]:
     for name in names:
         path = stage.folder / f"{name}.png" if stage.folder else None
+        if f"{name}.png" in stage.damaged:
+            continue
         if path and path.is_file():
             title = f"{view.label}, {stage.id}: {name.replace('-', ' ')}"
             text = f"Picture {name} of stage {stage.id}"

@@ -182,14 +182,18 @@ class View:
 def _is_valid(row: Row, key: str) -> bool:
     value = row.get(key)
     if not key.endswith("by_sigma"):
-        return _is_number(value)
+        return is_number(value)
     return isinstance(value, Mapping) and all(
-        _is_number_as_text(sigma) and _is_number(loss) for sigma, loss in value.items()
+        _is_number_as_text(sigma) and is_number(loss) for sigma, loss in value.items()
     )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Return whether a value of a log is a finite number."""
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of a float
+        return False
 
 
 def _is_number_as_text(text: str) -> bool:

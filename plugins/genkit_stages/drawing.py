@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from genkit.errors import Code, DataError, Problem
@@ -11,7 +11,6 @@ from genkit.interfaces import (
     Context,
     Denoiser,
     Design,
-    Guidance,
     Network,
     Schedule,
     Solver,
@@ -22,7 +21,7 @@ from genkit.latents import Derived, draws_of
 from genkit.parts.precision import Precision
 from genkit.sample import bind_solver, resolve_start, sample, supported_levels
 from genkit.settings import setting
-from genkit.start import levels_of, require_start
+from genkit.start import require_start
 from genkit.types import Batch, Start
 from genkit_stages.size_checks import MOST_BATCH, sample_problems
 
@@ -56,18 +55,6 @@ def start_problems(network: Network, schedule: Schedule, start: Start) -> Iterat
             require_start(start, schedule, network.preconditioner)
         except DataError as error:
             yield Problem(("start",), str(error), code=error.code)
-
-
-def interval_problems(
-    guidance: Sequence[Guidance], schedule: Schedule, earlier: Stages
-) -> Iterator[Problem]:
-    """Yield a problem for each guidance that is applied at none of the noise levels."""
-    if not schedule.bound or any(schedule.check(earlier)):
-        return
-    levels_of(schedule)  # raises an error if they are invalid
-    for index, guide in enumerate(guidance):
-        if not any(guide.check(earlier)):
-            yield from (p.under("guidance", index) for p in guide.check_schedule(schedule))
 
 
 @dataclass(frozen=True, kw_only=True)

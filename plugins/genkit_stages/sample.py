@@ -28,12 +28,12 @@ from genkit.interfaces import (
 from genkit.latents import draws_of
 from genkit.networks import bind_guidance
 from genkit.parts.precision import Precision, StatePrecision
-from genkit.sample import bind_schedule, resolve_start, sample
+from genkit.sample import bind_schedule, network_levels, resolve_start, sample
 from genkit.settings import setting
 from genkit.start import START_DOC, sampling_warnings
 from genkit.types import SEED_LIMIT, Batch, ResolvedStart, Start
 from genkit_stages.best_cell import BestCell
-from genkit_stages.drawing import interval_problems, level_problems, start_problems
+from genkit_stages.drawing import level_problems, start_problems
 from genkit_stages.size_checks import MOST_BATCH, sample_problems
 
 
@@ -106,8 +106,6 @@ class Sample(SamplingStage):
         yield from (problem.under("schedule") for problem in problems)
         levels = list(level_problems(denoiser.settings, self.schedule, self.solver, earlier))
         yield from levels or start_problems(denoiser.settings, self.schedule, self.start)
-        if self.settings_from is None:  # its combinations of settings are checked instead
-            yield from interval_problems(self.guidance, self.schedule, earlier)
 
     def _design_problems(self, earlier: Stages) -> Iterator[Problem]:
         """Yield a problem if the denoiser has no design and its stage does not report why."""
@@ -200,8 +198,9 @@ class Sample(SamplingStage):
         guidance = [bind_guidance(guidance, context, denoiser) for guidance in self.guidance]
         sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)
         schedule = bind_schedule(self.schedule, context, sampler)
+        levels = network_levels(denoiser.module, schedule)
         for warning in sampling_warnings(
-            self.start, denoiser.coupling, self.solver, guidance, schedule
+            self.start, denoiser.coupling, self.solver, guidance, levels
         ):
             context.warn(warning)
         start = resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)

@@ -173,7 +173,7 @@ def _noise_levels(objective: Objective) -> Iterator[Problem]:
         with suppress(Exception):  # errors of third-party code are reported by the run
             ends = distribution.quantile(torch.tensor([_TAIL, 1 - _TAIL], dtype=torch.float64))
             lowest, highest = ends.tolist()
-        if not (lowest >= _MIN_LEVEL and highest <= _MAX_LEVEL):
+        if not ((lowest == 0 or lowest >= _MIN_LEVEL) and highest <= _MAX_LEVEL):
             yield Problem(
                 ("objective", *key),
                 f"must draw noise levels from {_MIN_LEVEL:g} to {_MAX_LEVEL:g}, got {lowest:.3g} "

@@ -132,8 +132,8 @@ def test_what_is_assumed_and_what_does_not_hold_is_stated():
     assert texts("auto", measured, churning) == 1
     assert texts("auto", measured, heun, [guide]) == 1
     for steps, count in ((2, 1), (3, 0)):  # the interval is 0.05 to 20
-        schedule = genkit.component("schedule", "edm", steps=steps)
-        assert texts("noise", None, heun, [guide], schedule) == count
+        levels = genkit.component("schedule", "edm", steps=steps).sigmas()
+        assert texts("noise", None, heun, [guide], levels) == count
     scored = replace(measured, preserves_score=True)
     assert texts("auto", scored, heun, [guide]) == 0
 

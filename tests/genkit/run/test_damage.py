@@ -225,3 +225,13 @@ def test_a_folder_in_place_of_a_file_is_no_traceback(tiny, name):
     assert name in str(caught.value)
     path.rmdir()
     tiny.run(tiny.train)
+
+
+def test_a_damaged_state_of_a_finished_run_is_written_again_with_a_note(finished):
+    path = finished.folder / STATE
+    path.write_bytes(damaged(path.read_bytes(), "flip", 20))
+    notes, progress = [], finished.recorder()
+    progress.note = notes.append
+    finished.run(finished.sample, progress=progress)
+    assert (progress.ran, [STATE in note for note in notes]) == ([], [True])
+    assert RESOLVED in read_state(path)["digests"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -257,6 +258,26 @@ def test_a_folder_in_place_of_the_lock_is_named(tmp_path):
     (tmp_path / ".lock").mkdir()
     with raises_code(UsageError, Code.USAGE, ".lock"), RunFolder(tmp_path, "tiny").locked():
         pass
+
+
+def test_a_hidden_file_is_no_result(run):
+    place = run.open_stage(1, "denoiser", "abc")
+    (place / ".DS_Store").write_text("1")
+    run.mark(place, "abc", finished=True)
+    (place / ".DS_Store").write_text("22")
+    assert run.finished(1, "denoiser", "abc")
+
+
+def test_a_state_that_cannot_be_read_is_not_a_damaged_state(run, monkeypatch):
+    place = run.open_stage(1, "denoiser", "abc")
+    run.mark(place, "abc", finished=True)
+
+    def fails(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("genkit.artifacts.state.read_json_with_digest", fails)
+    with pytest.raises(OSError, match="Input"):
+        run.open_stage(1, "denoiser", "abc")
 
 
 def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path):

@@ -45,16 +45,6 @@ def test_a_network_of_another_shape_is_refused_before_anything_runs(tiny):
     assert "(1, 8, 8)" in line
 
 
-def test_guidance_at_no_noise_level_is_refused_before_anything_runs(tiny):
-    with pytest.raises(RecipeError) as caught:
-        tiny.load(guided(tiny), "guided.schedule.steps=2")
-    (mistake,) = caught.value.mistakes
-    assert (mistake.key, mistake.problem.code) == ("guided.guidance.0.sigma_min", Code.CONFLICT)
-    with pytest.raises(RecipeError) as caught:
-        tiny.load(guided(tiny), "guided.schedule.steps=0")
-    assert [mistake.key for mistake in caught.value.mistakes] == ["guided.schedule.steps"]
-
-
 TWO = """
 [[stage]]
 id = "other"

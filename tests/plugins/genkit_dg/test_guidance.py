@@ -269,16 +269,16 @@ def test_a_solver_without_what_a_setting_requires_is_refused(settings, solver, k
     ],
 )
 def test_an_interval_without_a_noise_level_is_a_problem(lowest, highest, steps, key):
-    schedule = component("schedule", "edm", steps=steps)
+    levels = component("schedule", "edm", steps=steps).sigmas()[:-1]
     settings = {"discriminator": "d", "sigma_min": lowest, "sigma_max": highest}
-    problems = list(DiscriminatorGuidance(**settings).check_schedule(schedule))
+    problems = list(DiscriminatorGuidance(**settings).check_levels(levels))
     assert [(*problem.key, problem.code) for problem in problems] == (
         [(key, Code.CONFLICT)] if key else []
     )
     for problem in problems:
         for name, value in re.findall(r"(sigma_m\w+) = (\S+)", problem.hint):
             other = DiscriminatorGuidance(**{**settings, name: float(value)})
-            assert not list(other.check_schedule(schedule))
+            assert not list(other.check_levels(levels))
 
 
 @pytest.mark.parametrize(
