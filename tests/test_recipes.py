@@ -36,7 +36,7 @@ TINY = {
     **{f"denoiser.{key}": value for key, value in TRAINED.items()},
     "denoiser.network.width": 32,
     "samples.count": 100,
-    "samples.schedule.steps": 2,
+    "samples.schedule.steps": 3,
     "scores.metrics.1.count": 16,
     "scores.metrics.1.schedule.steps": 6,
     "scores.metrics.1.schedule.use": "edm",
@@ -74,7 +74,7 @@ TINY_CIFAR10 = {
     "denoiser.network.blocks": 1,
     "denoiser.optimizer.learning_rate_ramp": 64,
     "samples.count": 12,
-    "samples.schedule.steps": 2,
+    "samples.schedule.steps": 3,
 }
 
 FITTED = {"levels.steps": 3, "samples-fitted.count": 12, "samples-fitted.schedule.steps": 3}
@@ -332,7 +332,7 @@ TINY_DISCRIMINATOR = {
     "fakes.count": 60,
     "fakes.schedule.steps": 2,
     "samples.count": 12,
-    "samples.schedule.steps": 2,
+    "samples.schedule.steps": 3,
 }
 SMALL_HEAD = {"discriminator.network.channels": 64, "discriminator.network.blocks": 1}
 

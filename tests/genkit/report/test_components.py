@@ -94,7 +94,7 @@ def test_settings_are_shown_with_type_default_range_and_meaning(plugins):
         return {row[0]: row[1:] for row in settings_of(cls)}
 
     train = settings("train")
-    assert train["images"][:3] == ("an integer", "required", "at least 1")
+    assert train["images"][:3] == ("an integer", "required", "at least 1 and at most 1e+12")
     assert train["network"][0] == "denoiser or discriminator or classifier"
     assert train["coupler"][1] == '{ use = "random" }'
     assert train["data"][1] == "the recipe's data"
