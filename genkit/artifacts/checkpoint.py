@@ -99,7 +99,7 @@ def load(folder: Path) -> Checkpoint | None:
 
     Raises:
         DamagedError: all checkpoints are damaged; the message contains the first reason.
-        DataError: there is a folder at the path of a checkpoint.
+        DataError: a checkpoint cannot be read, or there is a folder at its path.
     """
     places = [folder / checkpoint_name(age) for age in range(KEPT)]
     paths = [path for path in places if path.exists()]
@@ -111,6 +111,8 @@ def load(folder: Path) -> Checkpoint | None:
             state, metadata = tensors.load(path)
             return Checkpoint(state, _numbers(metadata))
         except _DAMAGE as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # the file may be intact, and an older one would replace it
             what = "it has no numbers" if isinstance(error, KeyError) else str(error)
             reason = reason or f"{path} must be a checkpoint, got a damaged file: {what}"
     if reason:

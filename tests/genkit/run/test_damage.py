@@ -214,6 +214,23 @@ def test_without_a_state_and_a_valid_checkpoint_the_run_stops_with_exit_code_4(t
     tiny.run(tiny.train)  # which the message suggests
 
 
+def test_a_checkpoint_that_cannot_be_read_is_not_replaced_by_the_one_before(tiny, monkeypatch):
+    stop_after(tiny, 128)
+    path = tiny.folder / "01-denoiser" / CHECKPOINT
+    content, opened = path.read_bytes(), Path.open
+
+    def fails(self, *arguments, **options):
+        if self == path:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(self, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", fails)
+        with pytest.raises(GenkitError, match="Input/output") as caught:
+            tiny.run(tiny.train)
+    assert (caught.value.exit_code, path.read_bytes() == content) == (2, True)
+
+
 @pytest.mark.parametrize("name", [CHECKPOINT, "metrics.jsonl"])
 def test_a_folder_in_place_of_a_file_is_no_traceback(tiny, name):
     stop_after(tiny, 128)
