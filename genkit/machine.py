@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PACKAGES = ("genkit-diffusion", "torch", "numpy", "scipy", "POT", "safetensors", "torchmetrics")
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
-_OF_A_PATH = (
+_OF_FILES = (
     errno.EPERM,
     errno.EBUSY,
     errno.EEXIST,
@@ -48,7 +48,7 @@ def is_of_the_machine(error: BaseException) -> bool:
     Besides faults of the disk, these are a folder in place of a file, or the reverse; names that
     are too long; and too many open files. A faulty plugin raises these errors, too.
     """
-    errors = (*_OF_THE_DISK, *_OF_A_PATH)
+    errors = (*_OF_THE_DISK, *_OF_FILES)
     return isinstance(error, OSError) and error.errno in errors
 
 

@@ -182,7 +182,7 @@ def resolve_start(
 
 
 def network_levels(denoiser: nn.Module, schedule: Schedule) -> Tensor:
-    """Return the noise levels of a schedule, as :func:`supported_levels` does, for a network."""
+    """Return the noise levels of a schedule that a network supports; calls `supported_levels`."""
     return supported_levels(schedule, getattr(denoiser, "preconditioner", None))
 
 

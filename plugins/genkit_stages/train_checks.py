@@ -176,8 +176,8 @@ def _noise_levels(objective: Objective) -> Iterator[Problem]:
         if not ((lowest == 0 or lowest >= _MIN_LEVEL) and highest <= _MAX_LEVEL):
             yield Problem(
                 ("objective", *key),
-                f"must draw noise levels from {_MIN_LEVEL:g} to {_MAX_LEVEL:g}, got {lowest:.3g} "
-                f"to {highest:.3g}",
+                f"must draw noise levels that are 0, or from {_MIN_LEVEL:g} to {_MAX_LEVEL:g}, got "
+                f"levels from {lowest:.3g} to {highest:.3g}",
                 "write settings closer to the defaults",
                 Code.OUT_OF_RANGE,
             )
