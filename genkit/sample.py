@@ -14,7 +14,8 @@ from genkit.corrections import Corrections
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Inputs, Preconditioner, Sampler, Schedule, Solver
 from genkit.parts.precision import Precision, StatePrecision, network_precision, state_dtype
-from genkit.start import CORRECTIONS, choose_start, levels_of
+from genkit.start import CORRECTIONS, choose_start
+from genkit.tensors import describe
 from genkit.types import Batch, Denoise, Draws, ResolvedStart, SampleResult, Start, State
 
 
@@ -105,10 +106,15 @@ def supported_levels(
         DataError: all levels round to one value, or the levels do not decrease in the range of the
             network.
     """
+    if preconditioner is not None:
+        lowest, highest = preconditioner.sigma_range()
+        schedule = schedule.within(lowest, highest)
+    sigmas = require_type(schedule, "sigmas", schedule.sigmas(), Tensor)
+    if sigmas.ndim != 1 or len(sigmas) < 2 or sigmas.dtype != torch.float64:
+        reason = f"must return 2 or more noise levels in float64, got {describe(sigmas)}"
+        raise fault(schedule, reason)
     if preconditioner is None:
-        return levels_of(schedule)
-    lowest, highest = preconditioner.sigma_range()
-    sigmas = levels_of(schedule.within(lowest, highest))
+        return sigmas
     rounded = preconditioner.round_sigma(sigmas[:-1].clamp(lowest, highest))
     falls = rounded.diff(prepend=rounded.new_full((1,), torch.inf)) < 0
     levels = torch.cat([rounded[falls], sigmas[-1:]])

@@ -15,6 +15,9 @@ from typing import Annotated, Any
 
 _KEY = "genkit"
 
+MIN_SIGMA, MAX_SIGMA = 1e-9, 1e9
+"""Bounds of noise levels: their squares must be representable in float32."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -120,6 +123,11 @@ def setting(default: Any = dataclasses.MISSING, *, doc: str, **attributes: Any) 
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def sigma_setting(default: float, doc: str) -> Any:
+    """Declare a noise level above 0, or a standard deviation; see :func:`setting`."""
+    return setting(default, doc=doc, at_least=MIN_SIGMA, at_most=MAX_SIGMA)
 
 
 def setting_of(field: dataclasses.Field[Any]) -> Setting:

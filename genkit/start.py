@@ -22,14 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
-import torch
 from torch import Tensor
 
 from genkit.artifacts.coupling import Coupling
-from genkit.blame import fault, label_of, require_type
+from genkit.blame import label_of
 from genkit.errors import Code, DataError
 from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
-from genkit.tensors import describe
 from genkit.types import ResolvedStart, Start
 
 CORRECTIONS: Mapping[ResolvedStart, int] = {"noise": 0, "corrected": 1, "corrected-twice": 2}
@@ -166,12 +164,3 @@ def sampling_warnings(
                 "with assigned noise does not determine one; measure samples with several weights "
                 "and compare"
             )
-
-
-def levels_of(schedule: Schedule) -> Tensor:
-    """Return the noise levels of a schedule; raise DataError if the result is invalid."""
-    levels = require_type(schedule, "sigmas", schedule.sigmas(), Tensor)
-    if levels.ndim != 1 or len(levels) < 2 or levels.dtype != torch.float64:
-        reason = f"must return 2 or more noise levels in float64, got {describe(levels)}"
-        raise fault(schedule, reason)
-    return levels

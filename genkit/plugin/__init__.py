@@ -64,7 +64,7 @@ _NAMES = {
     "genkit.random": "PerSample derive_seed generator seeded",
     "genkit.sample": "bind_schedule denoise_fn supported_levels resolve_start sample bind_solver "
     "trajectory",
-    "genkit.settings": "FilePath PathMark Ref setting quote",
+    "genkit.settings": "FilePath PathMark Ref setting sigma_setting quote",
     "genkit.tensors": "Cost as_column to_float to_uint8 file_digest pairwise_cost require_finite "
     "require_one_shape require_same_length",
     "genkit.types": "Batch Coefficients Curve DataSpec Denoise Draws Measurement Pairs RandnLike "

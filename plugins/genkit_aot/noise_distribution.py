@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genkit.errors import Code, Problem
 from genkit.interfaces import NoiseDistribution, Stages
-from genkit.settings import setting
+from genkit.settings import setting, sigma_setting
 
 _NEWTON_STEPS = 12
 """Number of Newton steps. The error of a quantile is then 1e-15 for a ``high_share`` of at least
@@ -39,9 +39,7 @@ class CoupledLogNormal(NoiseDistribution):
     high_share: float = setting(
         0.2, doc="share of draws that are uniform in ln(sigma) at high levels", above=0, below=1
     )
-    sigma_max: float = setting(
-        80.0, doc="maximum noise level of the uniform draws", at_least=1e-9, at_most=1e9
-    )
+    sigma_max: float = sigma_setting(80.0, "maximum noise level of the uniform draws")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self._top <= self._bottom:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genkit.errors import Code, Problem
 from genkit.interfaces import Preconditioner, Stages
-from genkit.settings import setting
+from genkit.settings import setting, sigma_setting
 from genkit.types import Coefficients
 
 
@@ -29,9 +29,7 @@ class CoupledPreconditioner(Preconditioner):
 
     source = "EDM, arXiv 2206.00364, appendix B.6, with a covariance of image and noise"
 
-    sigma_data: float = setting(
-        0.5, doc="standard deviation of the data", at_least=1e-9, at_most=1e9
-    )
+    sigma_data: float = sigma_setting(0.5, "standard deviation of the data")
     covariance: float = setting(
         doc="covariance of image and noise per pixel, E<y - E y, n> / d; genkit audit prints it"
     )

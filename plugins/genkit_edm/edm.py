@@ -11,9 +11,9 @@ from torch import Tensor
 
 from genkit.errors import Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner
-from genkit.settings import setting
+from genkit.settings import setting, sigma_setting
 from genkit.types import Coefficients
-from genkit_edm.levels import RangeSchedule, check_decreasing, sigma_setting
+from genkit_edm.levels import RangeSchedule, check_decreasing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from genkit.errors import Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner, Schedule, Stages
-from genkit.settings import setting
+from genkit.settings import setting, sigma_setting
 from genkit.types import Coefficients
-from genkit_edm.levels import check_decreasing, sigma_setting
+from genkit_edm.levels import check_decreasing
 from genkit_edm.solvers.path import Scaling, Time
 
 

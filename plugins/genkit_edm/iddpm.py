@@ -18,8 +18,8 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Component, NoiseDistribution, Stages
-from genkit.settings import setting
-from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, RangeSchedule, sigma_setting
+from genkit.settings import MAX_SIGMA, MIN_SIGMA, setting, sigma_setting
+from genkit_edm.levels import RangeSchedule
 from genkit_edm.vp import NoisePrediction
 
 
@@ -58,7 +58,7 @@ class Table(Component):
     c_1: float = setting(
         0.001,
         doc="c_1 of EDM's table 1, which bounds the highest noise level",
-        at_least=1e-9,
+        at_least=MIN_SIGMA,
         below=1,
     )
     c_2: float = setting(

@@ -5,25 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from genkit.errors import Code, Problem
 from genkit.interfaces import Schedule, Stages
-from genkit.settings import setting
-
-MIN_SIGMA, MAX_SIGMA = 1e-9, 1e9
-"""Bounds of noise levels: their squares must be representable in float32."""
+from genkit.settings import sigma_setting
 
 MAX_STEPS = 100_000
 """Maximum number of solver steps; chosen, not tuned."""
-
-
-def sigma_setting(default: float, doc: str) -> Any:
-    """Return a setting for a noise level."""
-    return setting(default, doc=doc, at_least=MIN_SIGMA, at_most=MAX_SIGMA)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from genkit.errors import Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner, Stages
+from genkit.settings import sigma_setting
 from genkit.types import Coefficients
 from genkit_edm.edm import LogLinearSchedule
-from genkit_edm.levels import check_range, sigma_setting
+from genkit_edm.levels import check_range
 from genkit_edm.solvers.path import Time
 
 

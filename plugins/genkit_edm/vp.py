@@ -13,9 +13,9 @@ from torch import Tensor
 from genkit.errors import Code, Problem
 from genkit.interfaces import NoiseDistribution, Preconditioner, Stages
 from genkit.parts.vp_sde import VpSde, vp_mean
-from genkit.settings import setting
+from genkit.settings import MAX_SIGMA, MIN_SIGMA, setting, sigma_setting
 from genkit.types import Coefficients
-from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA, RangeSchedule, check_decreasing, sigma_setting
+from genkit_edm.levels import RangeSchedule, check_decreasing
 from genkit_edm.solvers.path import Scaling, Time
 
 MIN_TIME = 1e-3

@@ -25,7 +25,7 @@ from genkit.interfaces import (
 )
 from genkit.latents import Derived, draws_of
 from genkit.sample import denoise_fn, resolve_start, sample
-from genkit.settings import setting
+from genkit.settings import setting, sigma_setting
 from genkit.start import START_DOC
 from genkit.tensors import as_stored, digest
 from genkit.types import Draws, ResolvedStart, Start
@@ -64,12 +64,8 @@ class FitSchedule(Stage):
         doc="features in which samples and data are compared; use inception for photographs",
         use={"use": "pixels"},
     )
-    sigma_min: float = setting(
-        0.002, doc="minimum noise level of the candidates", at_least=1e-9, at_most=1e9
-    )
-    sigma_max: float = setting(
-        80.0, doc="maximum noise level of the candidates", at_least=1e-9, at_most=1e9
-    )
+    sigma_min: float = sigma_setting(0.002, "minimum noise level of the candidates")
+    sigma_max: float = sigma_setting(80.0, "maximum noise level of the candidates")
 
     def check(self, earlier: Stages) -> Iterator[Problem]:
         if self.sigma_min >= self.sigma_max:

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError
 from genkit.interfaces import Solver
-from genkit.settings import setting
+from genkit.settings import setting, sigma_setting
 from genkit.tensors import require_finite
 from genkit.types import Denoise, RandnLike, State
-from genkit_edm.levels import sigma_setting
 
 if TYPE_CHECKING:
     from scipy.integrate import OdeSolver

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Solver, Stages
-from genkit.settings import setting
+from genkit.settings import MAX_SIGMA, MIN_SIGMA, setting
 from genkit.tensors import as_column
 from genkit.types import Denoise, RandnLike, State
 from genkit_edm.flow import FlowScaling, FlowTime
-from genkit_edm.levels import MAX_SIGMA, MIN_SIGMA
 from genkit_edm.solvers.path import Path, Scaling, Time
 from genkit_edm.ve import VeTime
 from genkit_edm.vp import MIN_TIME, VpScaling, VpTime
