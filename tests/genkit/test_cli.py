@@ -111,6 +111,19 @@ def test_the_module_runs_as_a_program():
     assert done.stdout == f"genkit {version('genkit-diffusion')}\n"
 
 
+def test_a_stop_while_the_command_line_is_imported_is_no_traceback():
+    code = (
+        "import runpy, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "runpy.run_module('genkit', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (InterruptedRun.exit_code, False)
+
+
 def test_a_reader_that_goes_away_is_no_error():
     command = [sys.executable, "-m", "genkit", "list-plugins", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
