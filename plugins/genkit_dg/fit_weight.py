@@ -161,7 +161,7 @@ class FitWeight(Stage):
     def _states(
         self, denoiser: Trained, discriminator: nn.Module, context: Context
     ) -> list[tuple[float, float]]:
-        """Return noise levels, each with the mean log-ratio of the trajectory states at it."""
+        """Return decreasing noise levels, each with the mean log-ratio of the states at it."""
         sampler = Sampler(denoiser.module, denoiser.coupling, self.solver, self.start)
         schedule = bind_schedule(self.schedule, context, sampler)
         start = resolve_start(self.start, denoiser.module, denoiser.coupling, schedule)
@@ -169,7 +169,7 @@ class FitWeight(Stage):
         seed, shape = context.seed("states"), denoiser.spec.shape
         draws = draws_of(Derived(), shape, range(count), denoiser.classes, context.device, seed)
         denoise = denoise_fn(denoiser.module, draws.labels)
-        log_ratios = []
+        log_ratios: dict[float, float] = {}
         with torch.no_grad():
             for state in trajectory(
                 denoise, draws, schedule=schedule, solver=self.solver, start=start
@@ -178,8 +178,9 @@ class FitWeight(Stage):
                     x = state.x.float()
                     sigma = x.new_full((count,), state.sigma)
                     logit = discriminator(x, sigma, draws.labels)
-                    log_ratios.append((state.sigma, float(logit.double().mean())))
-        return log_ratios
+                    log_ratios[state.sigma] = float(logit.double().mean())
+        # A solver that adds noise goes back to a higher level, possibly above the level before it.
+        return sorted(log_ratios.items(), reverse=True)
 
 
 def _level(
