@@ -1,13 +1,13 @@
+"""The command sample: what is drawn, kept and resumed."""
+
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,51 +17,11 @@ from PIL import Image
 
 from genkit import tensors
 from genkit.api import load_denoiser
-from genkit.artifacts import DenoiserRef, DiscriminatorFile
-from genkit.artifacts.coupling import Coupling
-from genkit.cli import main
-from genkit.errors import Code, SettingError, UsageError
-from genkit.interfaces import BoundGuidance, Guidance, Network
-from genkit.plugin.manager import load_plugins
-from genkit.random import seeded
-from genkit.recipe.decode import component
-from genkit.recipe.encode import table
-from genkit.settings import setting
-from genkit.tensors import network_digest
-from genkit.types import DataSpec
-from genkit_edm.solvers.heun import Heun
+from genkit.errors import Code, UsageError
 from genkit_files.sample import parse_seeds
 from raising import raises_code
 
 pytestmark = pytest.mark.slow
-
-MLP = {"use": "mlp-discriminator", "width": 8}
-
-
-def save(path: Path, spec: DataSpec, kind: str = "denoiser", **settings) -> Path:
-    """Write a network with random weights."""
-    registry = load_plugins().registry
-    network = component(registry, kind, settings)
-    assert isinstance(network, Network)
-    with seeded(0):  # all weights: those of outputs begin with zeros
-        weights = {
-            k: v + torch.randn(v.shape) / 4 for k, v in network.build(spec).state_dict().items()
-        }
-    coupling = Coupling(True, True, (), independent=True, preserves_score=True)
-    network.output(table(registry, network), spec, weights, images=5, coupling=coupling).save(path)
-    return path
-
-
-@pytest.fixture
-def images(tmp_path):
-    small = {"channels": 4, "channel_mult": (1,), "blocks": 1, "attention": ()}
-    spec = DataSpec((3, 4, 4), classes=3)
-    return save(tmp_path / "d.safetensors", spec, use="ddpmpp", class_conditional=True, **small)
-
-
-@pytest.fixture
-def points(tmp_path):
-    return save(tmp_path / "p.safetensors", DataSpec((2,)), use="mlp", width=8)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -227,93 +187,6 @@ def test_vectors_have_no_latents_of_edm(genkit_, points, tmp_path):
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--seeds", "9-2"), "write 2-9"),
-        (("--seeds", "a"), 'got "a"; write 0-63'),
-        (("--seeds", "-5"), 'got "-5"; write 0-63'),
-        (("--seeds", str(2**63)), f'--seeds must be from 0 to {2**63 - 1}, got "{2**63}"'),
-        (("--latents", "edn"), 'did you mean "edm"'),
-        (("--latents", "{ seed = 1 }"), "latents.seed: ...[unknown-key]"),
-        (
-            ("--solver", '{ use = "heun", path = "vp", path_range = [0.5, 80.0] }'),
-            "at most 0.093, or path",
-        ),
-        (("--seeds", "0-99999999"), "at most 10,000,000 seeds"),
-        (("--seeds", "0-9,10-10000009"), 'got "0-9,10-10000009"'),
-        (("--steps", "0"), "schedule.steps: ...got 0 [out-of-range]"),
-        (("--rho", "-1"), "schedule.rho: ...got -1.0 [out-of-range]"),
-        (("--rho", "nan"), "rho: ...got nan [out-of-range]"),
-        (("--schedule", '{ use = "edm", sigma_min = 90.0 }'), "sigma_max = 80"),
-        (("--schedule", "edn"), 'did you mean "edm"'),
-        (("--class", "3"), "got 3; write 0 to 2"),
-        (("--device", "gpu"), 'no device is called "gpu"'),
-    ],
-)
-def test_mistakes(genkit_, images, tmp_path, arguments, said):
-    code, printed, err = genkit_("sample", images, "--out", tmp_path / "out", *arguments)
-    assert (code, printed) == (2, "")
-    assert all(part in err for part in said.split("...")), err
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_is_no_checkpoint(genkit_, tmp_path):
-    (tmp_path / "x").write_bytes(b"no")
-    for name, said in (
-        ("absent", "absent, which does not exist"),
-        ("", "the folder"),
-        ("x", "write the path of a .safetensors file"),
-    ):
-        code, _, err = genkit_("sample", tmp_path / name, "--out", tmp_path / "out")
-        assert code == 2
-        assert said in err
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        {"spec": "{"},
-        {"spec": '{"shape": 5}'},
-        {"spec": '{"shape": [2], "more": 1}'},
-        {"network": "{"},
-        {"images": "{}"},
-    ],
-)
-def test_a_description_that_makes_no_network(genkit_, points, tmp_path, told):
-    weights, metadata = tensors.load(points)
-    tensors.save(points, weights, {**metadata, **told})
-    code, _, err = genkit_("sample", points, "--device", "cpu", "--out", tmp_path / "out")
-    assert code == 2
-    assert f"Error: {points}: its description does not describe a network\n" == err
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_first_name_or_shape_that_differs_is_reported(genkit_, points, tmp_path):
-    weights, metadata = tensors.load(points)
-    first = next(iter(load_denoiser(points, "cpu").module.state_dict()))
-    others = {name: tensor for name, tensor in weights.items() if name != first}
-    for changed, said in (
-        (others, first),
-        ({**others, first: torch.zeros(7)}, "got float32 of shape [7]"),
-        ({**weights, "more": torch.zeros(1)}, "more"),
-    ):
-        tensors.save(points, changed, metadata)
-        code, _, err = genkit_("sample", points, "--device", "cpu", "--out", tmp_path / "out")
-        assert code == 2
-        assert f"Error: {points}: the weights do not fit the network: " in err
-        assert said in err
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_another_command_makes_a_checkpoint_of(genkit_, tmp_path):
-    for name, command in ((".", "export"), ("network-snapshot-1.pkl", "import ")):
-        code, _, err = genkit_("sample", tmp_path / name, "--out", tmp_path / "out")
-        assert code == 2
-        assert f"genkit {command}" in err
-
-
 def test_a_folder_of_something_else_is_left_alone(genkit_, images, tmp_path):
     out = tmp_path / "out"
     common = ("--seeds", "0", "--device", "cpu", "--out", out)
@@ -370,29 +243,6 @@ def test_samples_that_are_not_finite_leave_no_image(genkit_, points, tmp_path):
     assert set(files(tmp_path / "o")) == {"sampling.json"}
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device", "x.png"), "x.png: No space left on"),
-        (MemoryError(), "out of memory; write a --batch-size below 3"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory; write a --batch-size"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: ..."), "out of memory; write"),
-    ],
-)
-def test_what_the_user_can_mend_is_told(genkit_, images, tmp_path, monkeypatch, error, said):
-    def fail(*arguments, **settings):
-        raise error
-
-    monkeypatch.setattr("genkit.denoiser.sample", fail)
-    common = ("--steps", 2, "--seeds", "0-3", "--batch-size", 3, "--device", "cpu")
-    code, printed, err = genkit_("sample", images, *common, "--out", tmp_path / "out")
-    assert (code, printed) == (2, "")
-    assert said in err
-    assert "the same command" in err
-    monkeypatch.undo()
-    assert genkit_("sample", images, *common, "--out", tmp_path / "out")[0] == 0
-
-
 def test_a_stop_tells_how_to_go_on(genkit_, images, tmp_path, monkeypatch):
     def stop(*arguments, **settings):
         raise KeyboardInterrupt
@@ -401,15 +251,6 @@ def test_a_stop_tells_how_to_go_on(genkit_, images, tmp_path, monkeypatch):
     code, _, err = genkit_("sample", images, "--out", tmp_path / "out")
     assert code == 130
     assert "Run the same command to resume." in err
-
-
-def test_an_error_of_the_program_is_not_taken_for_one_of_the_users(genkit_, images, monkeypatch):
-    def fail(*arguments, **settings):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr("genkit.denoiser.sample", fail)
-    with pytest.raises(RuntimeError, match="a bug"):
-        main(["sample", str(images), "--out", str(images.parent / "out")])
 
 
 TOGETHER = """
@@ -453,183 +294,3 @@ def test_processes_share_the_seeds(genkit_, images, tmp_path):
     drawn = sorted((tmp_path / "drawn").read_text().split())
     assert drawn == ["0:0", "0:2", "0:4", "1:1", "1:3"]
     assert files(tmp_path / "both") == files(tmp_path / "alone")
-
-
-GUIDE = "{{ use = \"discriminator\", discriminator = '{}', weight = {} }}"
-
-
-@pytest.fixture
-def judge(points, tmp_path):
-    """Return the file of a discriminator that was trained on the denoiser of points."""
-    path = save(tmp_path / "j.safetensors", DataSpec((2,)), "discriminator", **MLP)
-    digest = network_digest(load_denoiser(points, "cpu").trained.module)
-    replace(DiscriminatorFile.load(path), denoiser_digest=digest).save(path)
-    return path
-
-
-def test_guided_samples_are_those_of_python_and_of_a_run(genkit_, points, judge, tmp_path):
-    common = ("--steps", 3, "--seeds", "0-4", "--batch-size", 2, "--device", "cpu")
-    out, text = tmp_path / "out", GUIDE.format(judge, 2.0)
-    assert genkit_("sample", points, *common, "--guidance", text, "--out", out)[0] == 0
-    denoiser = load_denoiser(points, "cpu")
-    table = {"use": "discriminator", "discriminator": judge, "weight": 2.0}
-    guided = denoiser.sample(5, schedule={"steps": 3}, guidance=table, batch_size=2)
-    plain = denoiser.sample(5, schedule={"steps": 3}, batch_size=2)
-    for seed in range(5):
-        assert np.array_equal(np.load(out / f"{seed:06d}.npy"), guided[seed].numpy())
-    assert not torch.allclose(guided, plain, rtol=1e-3)
-    bound = denoiser.bind_guidance([table])
-    again = denoiser.sample(5, schedule={"steps": 3}, guidance=bound, batch_size=2)
-    assert torch.equal(again, guided)
-    idle = {**table, "weight": 0.0}
-    none = denoiser.sample(5, schedule={"steps": 3}, guidance=idle, batch_size=2)
-    assert torch.equal(none, plain)
-
-
-def test_two_guidances_are_summed(points, judge):
-    denoiser = load_denoiser(points, "cpu")
-    table = {"use": "discriminator", "discriminator": str(judge)}
-    double = denoiser.sample(3, schedule={"steps": 3}, guidance={**table, "weight": 2.0})
-    twice = denoiser.sample(3, schedule={"steps": 3}, guidance=[table, table])
-    torch.testing.assert_close(twice, double, rtol=1e-5, atol=1e-5)
-
-
-def test_classifier_free_and_autoguidance_act_on_files(genkit_, tmp_path):
-    spec, shared = DataSpec((2,), classes=3), {"use": "mlp", "width": 8, "blocks": 1}
-    own = {"class_conditional": True, "label_dropout": 0.1}
-    path = save(tmp_path / "c.safetensors", spec, **own, **shared)
-    guide = save(tmp_path / "g.safetensors", spec, **{**shared, "width": 4})
-    both = [
-        {"use": "classifier-free", "weight": 0.5},
-        {"use": "autoguidance", "guide": str(guide), "weight": 0.5},
-    ]
-    denoiser = load_denoiser(path, "cpu")
-    steps = {"steps": 3, "sigma_max": 5.0}
-    plain = denoiser.sample(4, schedule=steps)
-    found = denoiser.sample(4, schedule=steps, guidance=both)
-    assert not torch.allclose(found, plain, rtol=1e-3)
-    texts = [
-        '{ use = "classifier-free", weight = 0.5 }',
-        f"{{ use = \"autoguidance\", guide = '{guide}', weight = 0.5 }}",
-    ]
-    schedule = ("--schedule", '{ use = "edm", steps = 3, sigma_max = 5.0 }', "--device", "cpu")
-    given = [argument for text in texts for argument in ("--guidance", text)]
-    common = ("sample", path, "--seeds", "0-3", *schedule, "--out", tmp_path / "out")
-    assert genkit_(*common, *given)[0] == 0
-    for seed in range(4):
-        drawn = np.load(tmp_path / "out" / f"{seed:06d}.npy")
-        assert np.allclose(drawn, found[seed].numpy(), atol=1e-6)
-
-
-def test_samples_of_another_guidance_are_not_mixed(genkit_, points, judge, tmp_path):
-    common = ("sample", points, "--steps", 2, "--seeds", "0-1", "--device", "cpu")
-    out, text = ("--out", tmp_path / "out"), GUIDE.format(judge, 1.0)
-    assert genkit_(*common, *out, "--guidance", text)[0] == 0
-    assert genkit_(*common, *out, "--guidance", text)[0] == 0
-    for other in ((), ("--guidance", GUIDE.format(judge, 2.0)), ("--guidance", text) * 2):
-        code, _, err = genkit_(*common, *out, *other)
-        assert code == 2
-        assert "with a different guidance" in err
-    save(judge, DataSpec((2,)), "discriminator", use="mlp-discriminator", width=16)
-    code, _, err = genkit_(*common, *out, "--guidance", text)
-    assert (code, "with a different guidance" in err) == (2, True)
-
-
-def test_samples_of_another_file_of_a_component_are_not_mixed(
-    genkit_, points, tmp_path, monkeypatch
-):
-    common = ("sample", points, "--steps", 2, "--device", "cpu", "--out", tmp_path / "out")
-    assert genkit_(*common, "--seeds", "0")[0] == 0
-    monkeypatch.setattr(Heun, "version", lambda self: "another file")
-    code, _, err = genkit_(*common, "--seeds", "1")
-    assert (code, "with a different file" in err) == (2, True)
-
-
-def test_guidance_that_does_not_fit_is_refused_before_anything_is_drawn(
-    genkit_, points, judge, tmp_path
-):
-    shaped = save(tmp_path / "3.safetensors", DataSpec((3,)), "discriminator", **MLP)
-    told = save(
-        tmp_path / "c.safetensors",
-        DataSpec((2,), classes=4),
-        "discriminator",
-        class_conditional=True,
-        **MLP,
-    )
-    damaged = tmp_path / "damaged.safetensors"
-    damaged.write_bytes(judge.read_bytes()[:100])
-    said = [
-        (
-            GUIDE.format(tmp_path / "none.safetensors", 1.0),
-            "none.safetensors: cannot be read as safetensors: No such file",
-        ),
-        (GUIDE.format("~nobody-of-this-name/d", 1.0), "guidance.discriminator: ~nobody"),
-        (GUIDE.format(points, 1.0), "must be a discriminator, got a denoiser"),
-        (GUIDE.format(damaged, 1.0), f"guidance.discriminator: {damaged}: cannot be read"),
-        (GUIDE.format(shaped, 1.0), "must be trained on items of the denoiser's shape (2,)"),
-        (GUIDE.format(told, 1.0), "classes or on none, got 4"),
-        (GUIDE.format(judge, -1.0), "weight: must be at least 0"),
-        (GUIDE.format(judge, 1.0).replace("weight", "wieght"), 'did you mean "weight"'),
-        (
-            '{ use = "discriminator" }',
-            "guidance.discriminator: missing: the path of a discriminator file; write",
-        ),
-        ("discrimnator", 'did you mean "discriminator"'),
-        ("{ use = ", "must be a name or a TOML table"),
-        (
-            '{ use = "discriminator", discriminator = 3 }',
-            "must be the path of a discriminator file",
-        ),
-        (GUIDE.format(judge, 1.0).replace("weight = 1.0", "sigma_min = 30"), "below sigma_max"),
-    ]
-    out = tmp_path / "out"
-    for text, message in said:
-        code, printed, err = genkit_(
-            "sample", points, "--guidance", text, "--device", "cpu", "--out", out
-        )
-        assert (code, printed) == (2, ""), text
-        assert message in err, err
-        assert "Traceback" not in err
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("wrong", [3, [None], [[]], {"weight": 1.0}])
-def test_what_is_no_guidance_is_refused(points, wrong):
-    with pytest.raises(SettingError):
-        load_denoiser(points, "cpu").sample(1, guidance=wrong)
-
-
-class BoundBetween(BoundGuidance):
-    def __init__(self, weaker, others):
-        self.weaker = weaker
-        self.others = others
-
-    def correction(self, x, sigma, labels, denoised, *, inner=False):
-        self.evaluations += 1 + len(self.others)
-        mean = sum(other(x, sigma, labels) for other in self.others) / len(self.others)
-        return self.weaker(x, sigma, labels) - mean
-
-
-@dataclass(frozen=True, kw_only=True)
-class Between(Guidance):
-    """A third-party guidance with several references."""
-
-    weaker: DenoiserRef = setting(doc="a denoiser")
-    others: tuple[DenoiserRef, ...] = setting(doc="more denoisers")
-
-    def bind(self, inputs, denoiser):
-        modules = [inputs.network(name).module for name in (self.weaker, *self.others)]
-        return BoundBetween(modules[0], modules[1:])
-
-
-def test_a_third_partys_guidance_may_have_any_number_of_references(points, tmp_path):
-    other = save(tmp_path / "o.safetensors", DataSpec((2,)), use="mlp", width=4)
-    denoiser = load_denoiser(points, "cpu")
-    same = Between(weaker=str(points), others=(str(points),))
-    plain = denoiser.sample(2, schedule={"steps": 2})
-    assert torch.equal(denoiser.sample(2, schedule={"steps": 2}, guidance=same), plain)
-    differs = Between(weaker=str(points), others=(str(points), str(other)))
-    assert not torch.equal(denoiser.sample(2, schedule={"steps": 2}, guidance=differs), plain)
-    missing = Between(weaker=str(points), others=(str(tmp_path / "none.safetensors"),))
-    with raises_code(SettingError, Code.NOT_FOUND, "guidance.others.0", "none.safetensors"):
-        denoiser.sample(2, guidance=missing)
