@@ -337,14 +337,8 @@ def genkit_(capsys):
 
 @pytest.fixture
 def coarse_pictures():
-    """Draw coarse pictures without a layout: they take most of the time of a tiny run."""
-    from matplotlib.figure import Figure
-
-    save = Figure.savefig
-
-    def save_coarse(figure, *arguments, **options):
-        figure.set_layout_engine(None)
-        save(figure, *arguments, dpi=20, **options)
+    """Draw coarse pictures: they take most of the time of a tiny run."""
+    from coarse import Figure, save_coarse
 
     with mock.patch.object(Figure, "savefig", save_coarse):
         yield

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -119,17 +120,14 @@ RESULTS = (
 
 SERVER = """
 import json, os, sys
-from matplotlib.figure import Figure
+sys.path.append(sys.argv[1])
+from coarse import Figure, save_coarse
 from genkit.cli import main
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import read_source
 from genkit.run import engine  # everything that a run imports, once
 load_recipe(read_source("recipe.toml"), load_plugins())
-save = Figure.savefig
-def save_coarse(figure, *arguments, **options):  # pictures take most of the time of a run
-    figure.set_layout_engine(None)
-    save(figure, *arguments, dpi=20, **options)
 Figure.savefig = save_coarse
 for line in sys.stdin:
     child = os.fork()
@@ -150,7 +148,7 @@ class Runs:
         (folder / "recipe.toml").write_text(RECIPE)
         self._errors = (folder / "stderr.txt").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
+            [sys.executable, "-c", SERVER, Path(__file__).parent / "support"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
