@@ -14,6 +14,8 @@ from PIL import Image
 
 from genkit.cli import main
 
+pytestmark = pytest.mark.slow
+
 GOOD = """name = "bad"
 data = { use = "moons" }
 

@@ -26,6 +26,8 @@ from genkit.recipe.source import read_source
 from genkit.run.folder import RunFolder
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """name = "points"
 data = { use = "moons" }
 

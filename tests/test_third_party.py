@@ -22,7 +22,7 @@ from genkit.plugin.manager import load_plugins
 from genkit.recipe.decode import component
 from genkit.types import DataSpec
 
-pytestmark = pytest.mark.usefixtures("coarse_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 PACKAGE = Path(__file__).parent / "third_party" / "genkit-outside"
 
@@ -311,7 +311,6 @@ def test_validate_and_run_refuse_the_same(outside, tmp_path, genkit_, old, new, 
     assert not out.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), RIGHT.values(), ids=RIGHT)
 def test_validate_and_run_accept_the_same(outside, tmp_path, genkit_, old, new):
     file = changed(old, new, tmp_path)

@@ -7,6 +7,8 @@ import pytest
 
 from recipes import QUICK
 
+pytestmark = pytest.mark.slow
+
 HEAVY = {"matplotlib", "ot", "scipy", "sympy", "torch._dynamo", "torchmetrics"}
 
 

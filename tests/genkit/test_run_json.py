@@ -10,6 +10,8 @@ import pytest
 from genkit.errors import Code
 from genkit_data.points import Moons
 
+pytestmark = pytest.mark.slow
+
 TINY = (
     *("--set", "denoiser.images=128", "--set", "samples.count=8", "--device", "cpu"),
     *("--set", 'scores.metrics=[{use="curvature", count=4}]'),

@@ -17,6 +17,8 @@ from genkit.run.engine import stage_states
 from genkit.run.folder import RunFolder
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "denoiser.images": 640,
     "denoiser.network.width": 8,

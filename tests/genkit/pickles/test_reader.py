@@ -19,6 +19,8 @@ from genkit.errors import Code, DataError
 from genkit.pickles import Call, Global, Persistent, read_pickle
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 KEYS = st.none() | st.booleans() | st.integers() | st.text() | st.binary()

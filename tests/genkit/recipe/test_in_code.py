@@ -18,7 +18,7 @@ from genkit.recipe.recipe import load_recipe
 from genkit.run.engine import fingerprints
 from raising import raises_code
 
-pytestmark = pytest.mark.usefixtures("coarse_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 POINTS = {
     "name": "points",

@@ -13,6 +13,8 @@ from genkit.run.engine import execute
 from genkit.run.progress import Progress
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 ODD = """
 from genkit.interfaces import Coupler
 from genkit.tensors import pairwise_cost

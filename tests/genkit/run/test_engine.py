@@ -36,6 +36,8 @@ from genkit_stages.sample import Sample
 from genkit_stages.train import Train
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 # --- what is redone -------------------------------------------------------------------------
 
 

@@ -25,6 +25,8 @@ from genkit.run.progress import Progress
 from genkit_stages.train import Train
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def prints(tiny):

@@ -19,6 +19,8 @@ from genkit_edm.mlp import Mlp
 from genkit_stages.load import Load
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 LOAD = """name = "loaded"
 data = { use = "moons", items = 200 }
 
@@ -171,7 +173,6 @@ schedule = { use = "edm", steps = 2 }
 """
 
 
-@pytest.mark.slow
 def test_an_imported_snapshot_is_sampled_guided_and_evaluated(
     tiny, tmp_path, edm_files, genkit_, monkeypatch
 ):

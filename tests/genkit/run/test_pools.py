@@ -22,6 +22,8 @@ from genkit_aot.hungarian import Hungarian
 from genkit_aot.sinkhorn import Sinkhorn
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 HUNGARIAN = 'denoiser.coupler={ use = "hungarian" }'
 PER_POOL = {
     "pool",
@@ -124,7 +126,6 @@ main(sys.argv[3:])
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "calls", "pool_size"),
     [

@@ -13,6 +13,8 @@ from genkit.types import SEED_LIMIT
 from genkit_stages.train import Train
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 VE = 'denoiser.network.preconditioner={ use = "ve" }'
 
 

@@ -17,6 +17,8 @@ from genkit_stages.sweep import Sweep, apply_cell
 from genkit_stages.train import Train
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("vary", "code", "told"),

@@ -25,6 +25,8 @@ from genkit.run import tracking
 from genkit.run.engine import fingerprints
 from genkit.run.tracking import Relay
 
+pytestmark = pytest.mark.slow
+
 MODULE = """
 import errno
 import sys
@@ -369,7 +371,6 @@ def test_trackers_from_python_and_from_the_command_line(tiny, tmp_path, genkit_)
 # --- the process ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_command_ends_while_a_tracker_hangs(tiny, tmp_path):
     """As a user meets them: trackers of another distribution hang, exit and fill a disk."""
     site = tmp_path / "site"

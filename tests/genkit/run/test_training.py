@@ -25,6 +25,8 @@ from genkit_stages import train, training
 from genkit_stages.train import Train
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True, kw_only=True)
 class Told(Augmentation):

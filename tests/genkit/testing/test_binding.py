@@ -24,6 +24,8 @@ from genkit.plugin import (
 from genkit.testing import check_extractor, check_guidance, check_metric
 from raising import breaks
 
+pytestmark = pytest.mark.slow
+
 SPEC = DataSpec((2,))
 
 

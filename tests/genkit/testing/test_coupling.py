@@ -63,6 +63,8 @@ from odd_couplers import (
 )
 from raising import breaks
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("broken", "law"),

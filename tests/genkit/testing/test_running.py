@@ -28,6 +28,8 @@ from genkit.plugin import (
 from genkit.testing import check_stage, check_tracker
 from raising import breaks
 
+pytestmark = pytest.mark.slow
+
 COUNTER = itertools.count(1)
 
 

@@ -14,6 +14,8 @@ import genkit_bench.couplers
 from genkit.cli import main
 from genkit_bench.couplers import Row
 
+pytestmark = pytest.mark.slow
+
 FAST = ("--sizes", "8,16", "--shape", "3,4,4", "--repeats", "1")
 HEAVY = "torch numpy scipy ot torchmetrics matplotlib"
 

@@ -6,6 +6,8 @@ import pytest
 
 from genkit.cli import main
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--set", 'denoiser.network={ use = "mlp", width = 16, blocks = 1 }', "--device", "cpu")
 DATA = ("--data", '{ use = "synthetic", shape = [1, 4, 4], count = 64 }')
 TRAIN = ("train", "edm", *SMALL, *DATA, "--batch-size", "8", "--rounds", "1")

@@ -12,6 +12,8 @@ from rich.console import Console
 
 import genkit
 
+pytestmark = pytest.mark.slow
+
 FACTS = {"extractor": "pixels", "samples": "512", "reference": "200"}
 
 

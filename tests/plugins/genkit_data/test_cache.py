@@ -19,6 +19,8 @@ from genkit.types import Batch
 from genkit_data.cache import Decoding, load_or_decode
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 
 def images(count=5, seed=0):
     draws = torch.Generator().manual_seed(seed)

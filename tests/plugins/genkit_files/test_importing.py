@@ -20,6 +20,8 @@ from genkit_files import import_worker, importing
 from genkit_files.import_worker import RESULT
 from raising import raises_code
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def small(edm_files):

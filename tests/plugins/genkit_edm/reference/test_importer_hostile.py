@@ -14,6 +14,8 @@ from genkit.errors import DataError
 from genkit_edm.reference.importer import EdmImporter
 from genkit_edm.reference.snapshot import read_snapshot
 
+pytestmark = pytest.mark.slow
+
 RUNNING = ("exec", "compile")
 """Audit events of code that is made and run."""
 
