@@ -244,6 +244,31 @@ def test_a_source_blind_coupler_of_a_discriminator(mistakes):
     assert 'by = ["realness"]' in said
 
 
+def test_a_network_that_reports_a_mistake_is_not_built(mistakes):
+    text = (GOOD + DISCRIMINATOR).replace("moons", "digits").replace("hungarian", "random")
+    text = text.replace('"mlp-discriminator"', '"scratch", multipliers = []')
+    ((_, key, _, code),) = mistakes(text)
+    assert (key, code) == ("discriminator.network.multipliers", "wrong-length")
+
+
+def test_the_remedy_for_a_missing_condition_keeps_the_others(mistakes, tmp_path):
+    text = GOOD + DISCRIMINATOR
+    for before, after in (
+        ('"mlp" }', '"mlp", class_conditional = true }'),
+        ('"samples" }', '"samples", labels = true }'),
+        ('"mlp-discriminator" }', '"mlp-discriminator", class_conditional = true }'),
+        ('{ use = "hungarian" }', '{ use = "partitioned", by = ["label"] }'),
+    ):
+        text = text.replace(before, after)
+    ((_, key, said, code),) = mistakes(text)
+    assert (key, code) == ("discriminator.coupler", "skewed-noise")
+    remedy = re.search(r"by = \[.+?\]", said)[0]
+    (tmp_path / "bad.toml").write_text(text.replace('by = ["label"]', remedy))
+    with pytest.raises(SystemExit) as ended:
+        main(["validate", "bad.toml"])
+    assert ended.value.code in (None, 0)
+
+
 def test_all_mistakes_of_a_file_are_told_at_once(mistakes):
     text = edited(
         ('name = "bad"', "name = 7\nsead = 1"),

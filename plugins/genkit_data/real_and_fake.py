@@ -12,7 +12,7 @@ from torch import Tensor
 from genkit.artifacts import Samples, SamplesRef
 from genkit.designs import design_behind
 from genkit.errors import Code, DataError, Problem
-from genkit.interfaces import Dataset, Inputs, Stages
+from genkit.interfaces import Dataset, Inputs, SamplingStage, Stages
 from genkit.random import generator
 from genkit.settings import setting
 from genkit.tensors import as_stored
@@ -83,6 +83,11 @@ class RealAndFake(Dataset):
                 f"{denoiser.spec.shape}",
                 "name a stage whose denoiser was trained on data of this shape",
             )
+        if isinstance(drawn := earlier.get(self.fakes), SamplingStage):
+            try:
+                self._parts(self._fake, drawn.count)
+            except DataError as error:
+                yield Problem(("held_out",), str(error), code=error.code)
 
     def drawn_by(self, earlier: Stages) -> str | None:
         stage = earlier.get(self.fakes)
@@ -125,6 +130,11 @@ class RealAndFake(Dataset):
         return replace(self, part="held-out") if self.held_out else None
 
     @property
+    def _fake(self) -> str:
+        """Name of a generated item in messages."""
+        return f'sample of "{self.fakes}"'
+
+    @property
     def _by_class(self) -> bool:
         """Whether the labels of real and generated items are used."""
         return self.labels or self.classes != "as-drawn"
@@ -137,7 +147,7 @@ class RealAndFake(Dataset):
         Raises:
             DataError: a part has no items, items have no labels, or a class is missing.
         """
-        sources = (("image", real), (f'sample of "{self.fakes}"', fake))
+        sources = (("image", real), (self._fake, fake))
         of_real, of_fake = (self._parts(what, len(batch)) for what, batch in sources)
         if self._by_class:
             real_labels, fake_labels = (_labels(what, batch) for what, batch in sources)

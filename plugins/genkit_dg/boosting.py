@@ -48,10 +48,15 @@ class BoostedDiscriminator(BoundDiscriminator):
             return amounts
         return torch.where(previous < 0, CHURN, amounts)
 
-    def _boost(self, log_ratio: Tensor, correction: Tensor, *, inner: bool) -> Tensor:
+    def _boost(
+        self, log_ratio: Tensor, sigma: Tensor, correction: Tensor, *, inner: bool
+    ) -> Tensor:
         if inner:
             return correction
-        self._log_ratio = log_ratio
+        # Evaluated outside of the interval only beside other samples: there it adds no noise.
+        lowest, highest = self.interval
+        inside = (sigma >= lowest) & (sigma <= highest)
+        self._log_ratio = torch.where(inside, log_ratio, torch.inf)
         if self._step % FACTOR_PERIOD:
             return correction
         classified_fake = as_column(log_ratio < 0, correction)

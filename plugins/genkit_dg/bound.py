@@ -66,13 +66,16 @@ class BoundDiscriminator(BoundGuidance):
         if self.by_level is not None:
             scale = scale * self.by_level(sigma).to(denoised.dtype)
         correction = as_column(scale, x) * gradient.to(denoised.dtype)
-        return self._boost(log_ratio, correction, inner=inner)
+        return self._boost(log_ratio, sigma, correction, inner=inner)
 
-    def _boost(self, log_ratio: Tensor, correction: Tensor, *, inner: bool) -> Tensor:
+    def _boost(
+        self, log_ratio: Tensor, sigma: Tensor, correction: Tensor, *, inner: bool
+    ) -> Tensor:
         """Return the correction to apply. This class returns ``correction`` unchanged.
 
         Args:
             log_ratio: log-ratio of each sample, ``[B]``.
+            sigma: noise level of each sample, ``[B]``.
             correction: weighted correction, ``[B, *shape]``.
             inner: whether this is not the first evaluation of a step.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -66,6 +66,7 @@ class Sweep(Scoring):
             yield Problem(("vary",), reason, "write fewer values", Code.OUT_OF_RANGE)
             return
         problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
+        problems += _twice(lists)
         yield from problems
         if "count" not in lists:
             yield from self.count_problems(self.count, "in this stage")
@@ -240,6 +241,15 @@ def _overlap(path: str, other: str) -> bool:
     if not all(any(part.isdigit() for part in parts) for parts in both):
         both = [[part for part in parts if not part.isdigit()] for parts in both]
     return all(own == theirs for own, theirs in zip(*both, strict=False))
+
+
+def _twice(paths: Iterable[str]) -> Iterator[Problem]:
+    """Yield a problem for each setting that two lists vary: only the later would have an effect."""
+    for first, second in itertools.combinations(paths, 2):
+        if _overlap(first, second):
+            reason = f"must not vary the same setting as {first}"
+            key = ("vary", *second.split("."))
+            yield Problem(key, reason, "remove one of the two lists", Code.DUPLICATE)
 
 
 def _problems(template: SamplingStage, path: str, values: Any) -> Iterator[Problem]:

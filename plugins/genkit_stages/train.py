@@ -176,6 +176,7 @@ class Train(Stage):
             spec,
             contained,
             self.average,
+            earlier,
         )
         if not self.accept_skewed_noise:
             yield from skewed_noise(self.coupler)

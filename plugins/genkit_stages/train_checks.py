@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from genkit.blame import require_method
-from genkit.designs import outermost, references
+from genkit.designs import components, outermost, references
 from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import (
     AnyCoupler,
@@ -22,10 +22,12 @@ from genkit.interfaces import (
     Network,
     NoiseDistribution,
     Objective,
+    Stages,
     Trained,
 )
 from genkit.networks import NetworkInputs
 from genkit.parts.meta import TooLargeError, without_memory
+from genkit.settings import quote
 from genkit.types import DataSpec
 from genkit_stages.size_checks import build_problem, training_problems
 
@@ -44,6 +46,7 @@ def problems_of(
     spec: DataSpec | None,
     contained: Mapping[str, Design],
     average: Average,
+    earlier: Stages,
 ) -> Iterator[Problem]:
     """Yield a problem for each incompatibility; keys are settings of the stage ``train``.
 
@@ -55,13 +58,15 @@ def problems_of(
         spec: specification of the augmented data; None if the data cannot be read.
         contained: designs of earlier networks that the network contains, keyed by stage id.
         average: average of the weights.
+        earlier: earlier stages.
     """
     yield from _network_type(network, objective)
     yield from _noise_levels(objective)
     yield from _augment_labels(network, augmentation)
     if spec is not None:
         yield from _attributes(network, objective, coupler, spec)
-        if not network.class_conditional or spec.classes:
+        reported = any(any(part.check(earlier)) for part in components(network))
+        if not reported and (not network.class_conditional or spec.classes):
             yield from _build(network, spec, contained, average)
 
 
@@ -85,16 +90,17 @@ def skewed_conditions(
     conditions |= {"labels"} if network.class_conditional else set()
     skewed = sorted(conditions - coupler.preserves_conditional_prior)
     if skewed:
-        by = ", ".join(f'"{"label" if name == "labels" else name}"' for name in skewed)
+        # All conditions: a coupler by the missing ones alone would couple across the others.
+        by = quote(["label" if name == "labels" else name for name in sorted(conditions)])
         partitionable = coupler.preserves_noise_marginal and not isinstance(coupler, DatasetCoupler)
         yield Problem(
             ("coupler",),
             f"must not couple across {' and '.join(skewed)}, on which the network is conditioned: "
             "given the condition, the noise would not be N(0, I)",
             (
-                f'write coupler = {{ use = "partitioned", by = [{by}], inner = {{ ... }} }}, '
+                f'write coupler = {{ use = "partitioned", by = {by}, inner = {{ ... }} }}, '
                 if partitionable
-                else f"write by = [{by}] if the coupler has this setting, choose another coupler, "
+                else f"write by = {by} if the coupler has this setting, choose another coupler, "
             )
             + "or write accept_conditional_skew = true if this is intended",
             Code.SKEWED_NOISE,

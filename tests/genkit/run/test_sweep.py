@@ -197,6 +197,18 @@ def test_a_path_that_means_several_guidances_or_none_is_refused(tiny, path):
         tiny.load(of_two_guidances(tiny, path))
 
 
+def test_a_setting_that_two_lists_vary_is_refused(tiny):
+    text = tiny.sample + tiny.guided + GUIDES.replace("PATH", "guidance.weight")
+    other, same = (
+        text.replace("metrics", f"vary.guidance.0.{setting} = [1.0, 3.0]\nmetrics")
+        for setting in ("second_weight", "weight")
+    )
+    other = other.replace("guidance.weight", "guidance.0.weight")
+    assert len(list(tiny.load(other).stages["sweep"].cells())) == 4
+    with raises_code(RecipeError, Code.DUPLICATE, "guidance.weight"):
+        tiny.load(same)
+
+
 def test_every_combination_is_a_cell(tiny):
     stages = tiny.load(tiny.sweep).stages
     assert isinstance(stages["denoiser"], Train)

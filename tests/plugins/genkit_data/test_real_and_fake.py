@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import genkit
 from genkit.errors import Code, DataError
 from genkit.interfaces import Design
 from genkit.types import Batch, DataSpec
@@ -107,6 +108,14 @@ def stages(conditional=True, data=None):
 def problems(earlier, **fields):
     dataset = RealAndFake(**{"real": Digits(), "fakes": "fakes"} | fields)
     return [(problem.key, problem.reason) for problem in dataset.check(earlier)]
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0001, 600), (0.9999, 600), (0.5, 1)])
+def test_a_part_without_fakes_is_refused_before_any_training(share, count):
+    drawn = genkit.component("stage", "sample", denoiser="denoiser", count=count)
+    dataset = RealAndFake(real=Moons(items=600), fakes="fakes", held_out=share)
+    (problem,) = dataset.check({"fakes": drawn})
+    assert (problem.key, problem.code) == (("held_out",), Code.WRONG_LENGTH)
 
 
 def test_check_finds_nothing_wrong():

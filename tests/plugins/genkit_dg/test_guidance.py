@@ -21,6 +21,7 @@ from genkit.start import sampling_warnings
 from genkit.tensors import network_digest
 from genkit.testing import check_component
 from genkit.types import DataSpec
+from genkit_dg.boosting import BoostedDiscriminator
 from genkit_dg.guidance import BoundDiscriminator, DiscriminatorGuidance
 from genkit_dg.mlp_discriminator import MlpDiscriminator
 from raising import raises_code
@@ -210,6 +211,20 @@ def test_boosting_requires_a_log_ratio_whose_sign_has_a_meaning():
     assert not list(guidance.check_guided(denoiser, {"d": design((3,), 2)}))
     (problem,) = guidance.check_guided(denoiser, {"d": fitted})
     assert (problem.key, problem.code) == (("boosting",), Code.CONFLICT)
+
+
+def test_boosting_acts_in_the_interval_alone():
+    class Fake(nn.Module):
+        def forward(self, x, sigma, labels=None):
+            return x.sum(1) - 10
+
+    guide = BoostedDiscriminator(Fake(), 1.0, 0.0).begin()
+    guide.interval = (0.5, 1.0)
+    x, sigma = torch.ones(3, 2), torch.tensor([0.4, 1.0, 2.0])
+    for _ in range(5):
+        guide.churn(x, 0.0)
+        guide.correction(x, sigma, None, x)
+    assert guide.churn(x, 0.0).tolist() == [0.0, 4.0, 0.0]
 
 
 def test_a_discriminator_guides_the_denoiser_on_which_it_was_trained():
