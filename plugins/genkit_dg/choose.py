@@ -36,6 +36,7 @@ from genkit_dg.judgment import (
     Judgment,
     ObjectiveLoss,
     describe_chance,
+    number_items,
     score_by_sigma,
 )
 
@@ -165,11 +166,11 @@ def select_pairs(objective: Objective, pairs: Pairs) -> Pairs:
 
 def _judge_by_entropy(context: Context, pairs: Pairs, sigma: Tensor) -> Judge:
     """Return a function that scores a discriminator as a classifier of held-out items."""
-    realness = require_realness(pairs.batch)
+    realness, numbers = require_realness(pairs.batch), number_items(pairs.batch.data)
 
     def judge(module: nn.Module) -> Callable[[Tensor], Judgment]:
         logits = compute_logits(module, pairs, sigma, context.device)
-        return lambda items: Judgment.of(logits[items], realness[items])
+        return lambda draws: Judgment.of(logits[draws], realness[draws], numbers[draws])
 
     return judge
 
@@ -177,12 +178,13 @@ def _judge_by_entropy(context: Context, pairs: Pairs, sigma: Tensor) -> Judge:
 def _judge_by_loss(objective: Objective, context: Context, pairs: Pairs) -> Judge:
     """Return a function that scores a discriminator by its own objective on held-out items."""
     bound = require_method(objective, objective.bind(context), "loss")
+    numbers = number_items(pairs.batch.data)
 
     def judge(module: nn.Module) -> Callable[[Tensor], ObjectiveLoss]:
         losses_of = ItemLosses(module, objective, bound)
         generator = context.generator("loss")  # the same random numbers for each snapshot
         losses = compute_losses(losses_of, pairs, generator, context.device)
-        return lambda items: ObjectiveLoss.of(losses[items])
+        return lambda draws: ObjectiveLoss.of(losses[draws], numbers[draws])
 
     return judge
 

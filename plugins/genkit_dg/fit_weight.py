@@ -36,7 +36,7 @@ from genkit_dg.held_out import (
     noise_levels_of,
     require_realness,
 )
-from genkit_dg.judgment import Judgment, describe_chance
+from genkit_dg.judgment import Judgment, describe_chance, error_of_sum, number_items
 from genkit_dg.log_ratio import compute_log_ratio
 from genkit_dg.weight_plot import weight_plot
 
@@ -130,7 +130,8 @@ class FitWeight(Stage):
         module = discriminator.module
         pairs = draw_held_out_pairs(training, context, 2 * self.count)
         logits = compute_logits(module, pairs, noise_levels_of(training, pairs), context.device)
-        judgment = Judgment.of(logits, require_realness(pairs.batch))
+        items = number_items(pairs.batch.data)
+        judgment = Judgment.of(logits, require_realness(pairs.batch), items)
         context.record.resume(lambda _: False)
         context.record.log(judgment.row())
         levels: list[Level] = []
@@ -210,7 +211,7 @@ def _level(
     cross, square, errors = torch.cat(products, dim=1)  # <y - D, g>, <g, g>, |y - D|^2 per item
     total, squares = float(errors.sum()), float(square.sum())
     weight = float(cross.sum()) / squares if squares else 0.0
-    residual = float((cross - weight * square).square().sum()) ** 0.5
+    residual = error_of_sum(cross - weight * square, number_items(real.batch.data))
     positive = max(weight, 0.0)
 
     def mean(of: Pairs) -> float:

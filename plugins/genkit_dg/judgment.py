@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,33 @@ BINS = 8
 
 CONFIDENCES = 10
 """Number of ranges of probability for the calibration error, usually 10 (arXiv 1706.04599)."""
+
+
+def number_items(data: Tensor) -> Tensor:
+    """Return a number for each item ``[N]`` int64, the same for equal items only.
+
+    Args:
+        data: ``[N, *shape]`` items on the CPU.
+    """
+    numbers: dict[bytes, int] = {}
+    digests = (hashlib.sha256(item.tobytes()).digest() for item in data.numpy())
+    return torch.tensor([numbers.setdefault(digest, len(numbers)) for digest in digests])
+
+
+def error_of_sum(deviations: Tensor, items: Tensor) -> float:
+    """Return the standard error of a sum over draws of items.
+
+    Draws of the same item with other noise are not independent, so their deviations are summed
+    first. This is the cluster-robust standard error.
+
+    Args:
+        deviations: ``[N]`` float64 deviations of the terms from their estimate.
+        items: ``[N]`` number of the item of each draw, see :func:`number_items`.
+    """
+    _, groups, counts = items.unique(return_inverse=True, return_counts=True)
+    sums = deviations.new_zeros(len(counts)).index_add_(0, groups, deviations)
+    correction = len(counts) / max(1, len(counts) - 1)
+    return math.sqrt(correction * float(sums.square().sum()))
 
 
 class HeldOutScores:
@@ -52,9 +80,10 @@ class ObjectiveLoss(HeldOutScores):
     standard_error: float
 
     @classmethod
-    def of(cls, losses: Tensor) -> ObjectiveLoss:
-        """Return the scores for the losses of items, ``[N]`` float64."""
-        return cls(float(losses.mean()), float(losses.std()) / math.sqrt(len(losses)))
+    def of(cls, losses: Tensor, items: Tensor) -> ObjectiveLoss:
+        """Return the scores for losses ``[N]`` float64 of draws of numbered items ``[N]``."""
+        mean = losses.mean()
+        return cls(float(mean), error_of_sum(losses - mean, items) / len(losses))
 
 
 @dataclass(frozen=True)
@@ -77,17 +106,24 @@ class Judgment(HeldOutScores):
     calibration_error: float
 
     @classmethod
-    def of(cls, logits: Tensor, realness: Tensor) -> Judgment:
-        """Return the scores of logits ``[N]`` float64 for items with realness ``[N]``."""
+    def of(cls, logits: Tensor, realness: Tensor, items: Tensor) -> Judgment:
+        """Return the scores.
+
+        Args:
+            logits: ``[N]`` float64.
+            realness: ``[N]`` 1 for real and 0 for generated items.
+            items: ``[N]`` number of the item of each draw, see :func:`number_items`.
+        """
         real = realness.double()
         losses = F.binary_cross_entropy_with_logits(logits, real, reduction="none")
         probability = logits.sigmoid()
         place = (probability * CONFIDENCES).long().clamp(max=CONFIDENCES - 1)
         gaps = torch.zeros(CONFIDENCES, dtype=torch.float64)
         gaps.index_add_(0, place, probability - real)
+        mean = losses.mean()
         return cls(
-            float(losses.mean()),
-            float(losses.std()) / math.sqrt(len(losses)),
+            float(mean),
+            error_of_sum(losses - mean, items) / len(losses),
             float(((logits > 0) == (realness == 1)).double().mean()),
             float(gaps.abs().sum()) / len(losses),
         )

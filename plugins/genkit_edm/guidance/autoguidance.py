@@ -8,9 +8,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR
 from decimal import Context as DecimalContext
 
 from genkit.artifacts import DenoiserRef
-from genkit.errors import Code, Problem
+from genkit.errors import Code, DataError, Problem
 from genkit.interfaces import Denoiser, Design, Guidance, Inputs, Network, Trained
-from genkit.settings import setting
+from genkit.settings import quote, setting
 from genkit_edm.guidance.extrapolation import Extrapolation
 
 
@@ -68,6 +68,12 @@ class Autoguidance(Guidance):
 
     def bind(self, inputs: Inputs, denoiser: Trained) -> Extrapolation:
         guide = inputs.network(self.guide)
+        if guide.digest == denoiser.digest:
+            raise DataError(
+                f"guide must not be the guided denoiser itself, got {quote(self.guide)} with equal "
+                "weights; write a smaller or less trained denoiser",
+                Code.CONFLICT,
+            )
         return Extrapolation(
             lambda x, sigma, labels: guide.module(x, sigma, labels if guide.classes else None),
             self.weight,

@@ -28,7 +28,13 @@ from genkit_dg.fit_weight import Level, _level, _warnings
 from genkit_dg.fitted_weight import FittedWeight
 from genkit_dg.guidance import DiscriminatorGuidance
 from genkit_dg.held_out import Pairs
-from genkit_dg.judgment import Judgment, describe_chance, score_by_sigma
+from genkit_dg.judgment import (
+    Judgment,
+    ObjectiveLoss,
+    describe_chance,
+    number_items,
+    score_by_sigma,
+)
 from raising import raises_code
 
 SPREAD, REAL, FAKE = 0.5, 0.3, -0.2
@@ -63,10 +69,10 @@ def pairs(count=20_000):
     return Pairs(Batch(data, realness=realness), torch.randn(count, 2, generator=draw))
 
 
-def measured(discriminator, sigma):
+def measured(discriminator, sigma, of=None):
     context = SimpleNamespace(device=torch.device("cpu"), generator=lambda *_: generator(0, "u"))
     denoiser = Trained(None, None, Ideal())
-    return _level(denoiser, Trained(None, None, discriminator), pairs(), sigma, 0.0, context)
+    return _level(denoiser, Trained(None, None, discriminator), of or pairs(), sigma, 0.0, context)
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 3.0])
@@ -100,7 +106,7 @@ def test_scores_are_those_of_their_definitions():
     draw = generator(0, "logits")
     logits = 2 * torch.randn(4000, generator=draw, dtype=torch.float64)
     realness = (torch.rand(4000, generator=draw) < torch.sigmoid(logits + 0.5)).long()
-    found = Judgment.of(logits, realness)
+    found = Judgment.of(logits, realness, torch.arange(4000))
     p, y = torch.sigmoid(logits).numpy(), realness.numpy()
     losses = -np.log(np.where(y == 1, p, 1 - p))
     assert found.cross_entropy == pytest.approx(losses.mean())
@@ -110,7 +116,27 @@ def test_scores_are_those_of_their_definitions():
     error = sum(part.sum() * abs(p[part].mean() - y[part].mean()) for part in parts) / 4000
     assert found.calibration_error == pytest.approx(error)
     assert not found.is_chance
-    assert Judgment.of(torch.zeros(100, dtype=torch.float64), realness[:100]).is_chance
+    nothing = torch.zeros(100, dtype=torch.float64)
+    assert Judgment.of(nothing, realness[:100], torch.arange(100)).is_chance
+
+
+def test_repeated_items_make_no_score_more_certain():
+    draw = generator(0, "repeated")
+    data = pairs(200).batch.data.repeat(4, 1)
+    items = number_items(data)
+    assert items.tolist() == 4 * list(range(200))
+    # The mean of each draw is that of its item, with fresh noise of a tenth of the deviation.
+    losses = data.sum(1).double() + 0.05 * torch.randn(800, generator=draw).double()
+    found = ObjectiveLoss.of(losses, items).standard_error
+    assert found == pytest.approx(float(data[:200].sum(1).std()) / math.sqrt(200), rel=0.05)
+    assert ObjectiveLoss.of(losses, torch.arange(800)).standard_error < 0.6 * found
+
+
+def test_the_weight_of_repeated_items_has_the_error_of_the_items():
+    once = pairs(2000)
+    several = Pairs(once.batch[torch.arange(2000).repeat(4)], once.noise.repeat(4, 1))
+    found, wanted = (measured(Optimal(), 0.5, of).standard_error for of in (several, once))
+    assert found == pytest.approx(wanted)
 
 
 def test_the_warning_about_chance_names_the_limit_that_was_compared():
@@ -125,10 +151,12 @@ def test_the_warning_about_chance_names_the_limit_that_was_compared():
 def test_scores_by_noise_level_are_those_of_equal_parts():
     logits = torch.linspace(-1, 1, 160, dtype=torch.float64)
     realness, sigma = torch.arange(160) % 2, torch.linspace(0.1, 10, 160).flip(0)
-    found = score_by_sigma(sigma, lambda part: Judgment.of(logits[part], realness[part]))
+    found = score_by_sigma(sigma, lambda part: Judgment.of(logits[part], realness[part], part))
     assert len(found) == 8
     lowest = min(found, key=float)
-    assert found[lowest] == Judgment.of(logits[-20:].flip(0), realness[-20:].flip(0))
+    assert found[lowest] == Judgment.of(
+        logits[-20:].flip(0), realness[-20:].flip(0), torch.arange(20)
+    )
     sizes = score_by_sigma(torch.linspace(0.1, 10, 17), len).values()
     assert sorted(sizes) == [2] * 7 + [3]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from genkit.errors import Code
+from genkit.errors import Code, DataError
 from genkit.interfaces import Design, Trained
 from genkit.networks import bind_guidance
 from genkit.random import generator
@@ -24,6 +24,7 @@ from genkit_edm.guidance.autoguidance import Autoguidance
 from genkit_edm.guidance.classifier_free import ClassifierFree
 from genkit_edm.mlp import Mlp
 from genkit_edm.vp import VpPreconditioner
+from raising import raises_code
 
 CLASSES = DataSpec((3,), classes=4)
 
@@ -33,13 +34,14 @@ class ByClass(nn.Module):
 
     def __init__(self, spread=1.0):
         super().__init__()
-        self.variance, self.labels = spread**2, []
+        self.register_buffer("variance", torch.tensor(spread**2, dtype=torch.float64))
+        self.labels = []
 
     def forward(self, x, sigma, labels):
         self.labels.append(labels)
         noise = sigma.square()[:, None]
         mean = -1.0 if labels is None else labels[:, None].float()
-        return (self.variance * x + noise * mean) / (self.variance + noise)
+        return ((self.variance * x + noise * mean) / (self.variance + noise)).to(x.dtype)
 
 
 def network(spec=CLASSES, module=None, **settings):
@@ -74,7 +76,7 @@ def test_classifier_free_guidance_extrapolates_from_no_class():
 def test_autoguidance_extrapolates_from_the_guide(conditional):
     weak = network(module=ByClass(spread=2.0), class_conditional=conditional)
     inputs = SimpleNamespace(network=lambda name: {"weak": weak}[name])
-    guide = bind_guidance(Autoguidance(guide="weak", weight=0.5), inputs, None)
+    guide = bind_guidance(Autoguidance(guide="weak", weight=0.5), inputs, network(module=ByClass()))
     found, denoise = guided(guide)
     x, sigma, labels = batch()
     own = ByClass()(x, sigma.expand(4), labels)
@@ -84,13 +86,20 @@ def test_autoguidance_extrapolates_from_the_guide(conditional):
 
 
 def test_weight_0_calls_no_network():
-    weak = network(module=ByClass())
+    weak, denoiser = network(module=ByClass(spread=2.0)), network(module=ByClass())
     inputs = SimpleNamespace(network=lambda _: weak)
     for guidance in (ClassifierFree(weight=0.0), Autoguidance(guide="weak", weight=0.0)):
-        found, denoise = guided(bind_guidance(guidance, inputs, weak))
+        found, denoise = guided(bind_guidance(guidance, inputs, denoiser))
         assert denoise.guidance_nfe == 0
         assert torch.equal(found, guided()[0])
     assert weak.module.labels == []
+
+
+def test_a_denoiser_does_not_guide_itself_under_another_name():
+    same = network(module=ByClass())
+    inputs = SimpleNamespace(network=lambda _: same)
+    with raises_code(DataError, Code.CONFLICT, "guide", '"again"'):
+        bind_guidance(Autoguidance(guide="again"), inputs, network(module=ByClass()))
 
 
 class Judge(nn.Module):
