@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,6 +26,7 @@ class Corrections:
         for guide in guidance:
             component = guide.component or guide  # for messages
             begun = require_type(component, "begin", guide.begin(), BoundGuidance)
+            _require_attributes(component, guide.interval, begun.evaluations)
             self._guidance.append((guide, component, begun))
         self._spent = sum(begun.evaluations for _, _, begun in self._guidance)
 
@@ -79,16 +81,35 @@ class Corrections:
         return denoised + functools.reduce(torch.add, corrections)
 
 
+def _require_attributes(component: object, interval: object, evaluations: object) -> None:
+    """Raise DataError unless a bound guidance has an interval of levels and a number of calls."""
+    match interval:
+        case (int() | float() as lowest, int() | float() as highest) if lowest <= highest:
+            pass
+        case _:
+            reason = f"must have an interval of a lowest and a highest noise level, got {interval}"
+            raise fault(component, reason)
+    if not isinstance(evaluations, int):
+        raise fault(component, f"must have a number of evaluations, got {describe(evaluations)}")
+
+
 def _amount(component: object, amount: float | Tensor, x: Tensor) -> float | Tensor:
-    """Return an amount of noise; raise DataError unless it is a number or a ``[B]`` tensor."""
-    valid = isinstance(amount, int | float)
+    """Return an amount of noise; raise DataError unless it is a number or a ``[B]`` tensor.
+
+    An amount below 0 in a tensor becomes NaN, which stops sampling at this step: reading the tensor
+    here would wait for the device.
+    """
     if isinstance(amount, Tensor):
-        valid = amount.shape == (len(x),) and amount.device == x.device
-    if not valid:
-        got = describe(amount)
-        reason = f"must return a number or a tensor of {len(x)} numbers from churn, got {got}"
-        raise fault(component, reason)
-    return amount
+        numbers = amount.is_floating_point() and amount.shape == (len(x),)
+        if numbers and amount.device == x.device:
+            return torch.where(amount >= 0, amount, torch.nan)
+    elif type(amount) in (int, float) and 0 <= amount < math.inf:
+        return amount
+    raise fault(
+        component,
+        f"must return a number, 0 or more, or a tensor of {len(x)} such numbers from churn, got "
+        f"{amount if isinstance(amount, int | float) else describe(amount)}",
+    )
 
 
 def _acting(guidance: BoundGuidance, sigma: Tensor) -> bool | Tensor:

@@ -59,7 +59,7 @@ class BoundGuidance(ABC):
                 ``[B]``.
 
         Returns:
-            ``amount``, or one amount per item, ``[B]`` on the device of the samples.
+            ``amount``, or one amount per item, ``[B]`` on the device of the samples; 0 or more.
         """
         return amount
 

@@ -44,7 +44,8 @@ def bind_to_files(
         except (GenkitError, OSError) as error:
             reason = str(error) if isinstance(error, GenkitError) else f"{path}: {error}"
             code = error.code if isinstance(error, GenkitError) else Code.IO_ERROR
-            hint = f"write the {artifact.name} file of a run or of genkit export"
+            exported = " or of genkit export" if issubclass(artifact, NetworkFile) else ""
+            hint = f"write the {artifact.name} file of a run{exported}"
             problems.append(Problem(key, reason, hint, code))
     problems += guidance.check_guided(denoiser, networks)
     problems += guidance.check_solver(solver) if solver else ()

@@ -2,7 +2,8 @@
 
 Let y be clean images, D their denoised estimates and g = sigma^2 grad log(d / (1 - d)) the
 correction by the discriminator. At each noise level, the weight that minimizes E|y - D - w g|^2 is
-w* = E<y - D, g> / E<g, g>. It is estimated on held-out images, with noise assigned as in training.
+w* = E<y - D, g> / E<g, g>. It is estimated with noise assigned as in training, on images that are
+held out from the discriminator. The denoiser was trained on them, so y - D is its training error.
 If the gradient of the discriminator is mostly noise, w* is near 0. If the discriminator is optimal
 and noise was independent in training, w* is 1.
 """

@@ -40,9 +40,10 @@ def error_of_sum(deviations: Tensor, items: Tensor) -> float:
         deviations: ``[N]`` float64 deviations of the terms from their estimate.
         items: ``[N]`` number of the item of each draw, see :func:`number_items`.
     """
-    _, groups, counts = items.unique(return_inverse=True, return_counts=True)
-    sums = deviations.new_zeros(len(counts)).index_add_(0, groups, deviations)
-    correction = len(counts) / max(1, len(counts) - 1)
+    counts = items.bincount()
+    sums = deviations.new_zeros(len(counts)).index_add_(0, items, deviations)
+    distinct = int((counts > 0).sum())
+    correction = distinct / max(1, distinct - 1)
     return math.sqrt(correction * float(sums.square().sum()))
 
 

@@ -53,8 +53,9 @@ def discriminators(view: View) -> Iterator[Block]:
             )
         if not levels and not _is_chosen(view, stage):
             yield Text(
-                f"{title}: accuracy and calibration on held-out items are not measured; add "
-                "held_out = 0.1 to its data, and a stage that uses choose-discriminator"
+                f"{title}: accuracy and calibration on held-out items are not measured; in the "
+                "recipe that trains it, add held_out = 0.1 to its data, and a stage that uses "
+                "choose-discriminator"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -176,11 +177,32 @@ def test_what_guidance_keeps_from_step_to_step_belongs_to_one_batch():
 
 
 @pytest.mark.parametrize("method", ["begin", "churn"])
-@pytest.mark.parametrize("wrong", [None, "much", torch.ones(3)])
+@pytest.mark.parametrize(
+    "wrong", [None, "much", True, -1.0, math.nan, math.inf, torch.ones(3), torch.ones(2).long()]
+)
 def test_what_begin_and_churn_return_is_checked(method, wrong):
     guide = type("Odd", (Shift,), {method: lambda self, *_: wrong})(0.0, 0.0)
     with raises_code(DataError, Code.INVALID_RESULT, "Odd", method):
         GuidedDenoiser(Gaussian(), guidance=[guide]).churn(torch.ones(2, 3), 0.0)
+
+
+def test_an_amount_below_0_of_one_sample_stops_the_sampling():
+    class Odd(Shift):
+        def churn(self, x, amount):
+            return torch.tensor([0.0, -1e-3])
+
+    with raises_code(DataError, Code.NOT_FINITE, "sample 1 of 2", "step 1"):
+        draw(range(2), solver=genkit.component("solver", "heun"), guidance=[Odd(0.0, 0.0)])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"interval": (80.0, 1.0)}, {"interval": None}, {"interval": (1.0,)}, {"evaluations": None}],
+)
+def test_attributes_of_a_bound_guidance_are_checked(wrong):
+    guide = type("Odd", (Shift,), wrong)(0.0, 0.0)
+    with raises_code(DataError, Code.INVALID_RESULT, "Odd", *wrong):
+        GuidedDenoiser(Gaussian(), guidance=[guide])
 
 
 def test_evaluations_of_the_start_are_those_of_no_step():
