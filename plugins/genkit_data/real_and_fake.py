@@ -85,7 +85,7 @@ class RealAndFake(Dataset):
             )
         if isinstance(drawn := earlier.get(self.fakes), SamplingStage):
             try:
-                self._parts(self._fake, drawn.count)
+                self._held_out_count(self._fake, drawn.count)
             except DataError as error:
                 yield Problem(("held_out",), str(error), code=error.code)
 
@@ -165,6 +165,16 @@ class RealAndFake(Dataset):
         Raises:
             DataError: a part has no items.
         """
+        count = self._held_out_count(what, total)
+        if not self.held_out:
+            return {self.part: slice(None)}
+        # The split is random: the classes of samples may be 0, 1, ..., 9, 0, 1, ..., so that every
+        # tenth sample has the same class.
+        order = torch.randperm(total, generator=generator(0, "held out", what))
+        return {"training": order[count:].sort().values, "held-out": order[:count].sort().values}
+
+    def _held_out_count(self, what: str, total: int) -> int:
+        """Return the number of held-out items; arguments and errors are those of ``_parts``."""
         count = round(self.held_out * total)
         sizes = {"training": total - count} | ({"held-out": count} if self.held_out else {})
         for part, size in sizes.items():
@@ -176,12 +186,7 @@ class RealAndFake(Dataset):
                     f"{hint if self.held_out else 'use more items'}",
                     Code.WRONG_LENGTH,
                 )
-        if not self.held_out:
-            return {self.part: slice(None)}
-        # The split is random: the classes of samples may be 0, 1, ..., 9, 0, 1, ..., so that every
-        # tenth sample has the same class.
-        order = torch.randperm(total, generator=generator(0, "held out", what))
-        return {"training": order[count:].sort().values, "held-out": order[:count].sort().values}
+        return count
 
     def _require_classes(self, part: Part, real: Tensor, fake: Tensor) -> None:
         """Raise DataError unless the real and the generated items of a part have equal classes."""

@@ -116,6 +116,8 @@ def test_a_part_without_fakes_is_refused_before_any_training(share, count):
     dataset = RealAndFake(real=Moons(items=600), fakes="fakes", held_out=share)
     (problem,) = dataset.check({"fakes": drawn})
     assert (problem.key, problem.code) == (("held_out",), Code.WRONG_LENGTH)
+    many = replace(drawn, count=10**12)  # more than fit into memory
+    assert not list(replace(dataset, held_out=0.1).check({"fakes": many}))
 
 
 def test_check_finds_nothing_wrong():
