@@ -8,9 +8,9 @@ import re
 import sys
 import threading
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from genkit.errors import PluginError
 from genkit.plugin import hookspec
@@ -87,16 +87,11 @@ def load_plugins(probe_seconds: float | None = None) -> Plugins:
         registry.note_absent(owner, f"failed to load: {reason}")
 
     candidates: list[tuple[Owner, metadata.EntryPoint]] = []
-    for name in _distributions():
-        try:
-            distribution = metadata.distribution(name)
-            version = str(distribution.version)
-            points = [p for p in distribution.entry_points if p.group == hookspec.GROUP]
-        except Exception as error:  # noqa: BLE001  (a damaged installation may raise any error)
-            fail(Owner("?", name, "?"), in_words(error) + place_of(error))
-            continue
-        for point in sorted(points, key=lambda p: (p.name, p.value)):
-            owner = Owner(point.name, name, version)
+    for found in _distributions():
+        if found.reason:
+            fail(Owner("?", found.name, "?"), found.reason)
+        for point in found.points:
+            owner = Owner(point.name, found.name, found.version)
             if owner.plugin in disabled_names():
                 reason = f"is disabled by {DISABLE}"
                 disabled.append(PluginStatus(owner, reason=reason))
@@ -156,8 +151,35 @@ _register_once = cache(register)
 loads the plugins up to 44 times, and most of the time is that of typer's commands."""
 
 
-def _distributions() -> list[str]:
-    """Return the distributions with plugins, in the order of loading."""
+class _Distribution(NamedTuple):
+    """Distribution with plugins, or the reason why its metadata cannot be read."""
+
+    name: str
+    version: str = "?"
+    points: tuple[metadata.EntryPoint, ...] = ()
+    reason: str = ""
+
+
+def _distributions() -> list[_Distribution]:
+    """Return the distributions with plugins, in the order of loading.
+
+    They are read again only if the path or a folder on it has changed, as importlib.metadata does.
+    """
+    path = tuple(map(os.path.abspath, sys.path))
+    return _distributions_on(path, tuple(map(_changed, path)), tuple(map(id, sys.meta_path)))
+
+
+def _changed(folder: str) -> int:
+    """Return the time of the last change of a folder in nanoseconds; 0 if it does not exist."""
+    try:
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116, a Path for each would take longer
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _distributions_on(*_state: object) -> list[_Distribution]:
+    """Read the metadata of all distributions, which takes most of the time of loading plugins."""
     names = set()
     for distribution in metadata.distributions():
         # The entry points are searched as text, since parsing those of every distribution is slow.
@@ -166,4 +188,14 @@ def _distributions() -> list[str]:
             text = distribution.read_text("entry_points.txt") or ""
             if f"[{hookspec.GROUP}]" in text and distribution.name:
                 names.add(re.sub(r"[-_.]+", "-", distribution.name).lower())
-    return sorted(names, key=lambda name: (name != OURS, name))
+    return [_read(name) for name in sorted(names, key=lambda name: (name != OURS, name))]
+
+
+def _read(name: str) -> _Distribution:
+    try:
+        distribution = metadata.distribution(name)
+        points = [p for p in distribution.entry_points if p.group == hookspec.GROUP]
+        points.sort(key=lambda p: (p.name, p.value))
+        return _Distribution(name, str(distribution.version), tuple(points))
+    except Exception as error:  # noqa: BLE001  (a damaged installation may raise any error)
+        return _Distribution(name, reason=in_words(error) + place_of(error))

@@ -9,13 +9,12 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from genkit.errors import Code, PluginError
-from genkit.plugin import probe
+from genkit.plugin import manager, probe
 from genkit.plugin.manager import OURS, load_plugins
 from misbehaving import FAULTS
 from raising import raises_code
@@ -120,10 +119,8 @@ def test_another_thread_does_not_replace_stdout(install, capsys):
 
 def test_own_plugins_are_not_probed(install, probes, monkeypatch):
     owners = {s.owner for s in load_plugins().loaded if s.owner.distribution != OURS}
-    installed = metadata.distributions
-    monkeypatch.setattr(
-        metadata, "distributions", lambda: [d for d in installed() if d.name == OURS]
-    )
+    ours = [distribution for distribution in manager._distributions() if distribution.name == OURS]
+    monkeypatch.setattr(manager, "_distributions", lambda: ours)
     probes.clear()
     found = load_plugins()
     assert not probes
