@@ -83,7 +83,8 @@ def _canvas(images: Tensor, columns: int = 0) -> Image.Image:
 
 def _png(picture: Image.Image) -> bytes:
     content = io.BytesIO()
-    picture.save(content, format="png", optimize=True)
+    # Without optimize, which takes 5 to 10 times longer and saves at most 4 % of the bytes.
+    picture.save(content, format="png")
     return content.getvalue()
 
 
