@@ -9,7 +9,6 @@ import sys
 import tomllib
 import zipfile
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -338,9 +337,9 @@ def genkit_(capsys):
 @pytest.fixture
 def coarse_pictures():
     """Draw coarse pictures: they take most of the time of a tiny run."""
-    from coarse import Figure, save_coarse
+    from coarse import drawn_coarsely
 
-    with mock.patch.object(Figure, "savefig", save_coarse):
+    with drawn_coarsely():
         yield
 
 

@@ -25,6 +25,7 @@ from genkit.recipe.source import read_source, shipped_recipes
 from genkit.settings import toml_value
 from genkit.tensors import file_digest, load
 from genkit_metrics.extractors import SHIPPED as SHIPPED_CLASSIFIERS
+from genkit_stages import fit_schedule, level_search
 from published_data import write_published_data
 from raising import raises_code
 
@@ -63,6 +64,14 @@ def published_data(tmp_path, monkeypatch):
     """A current directory in which recipes find some images of their data, and files."""
     monkeypatch.chdir(tmp_path)
     write_published_data(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def few_candidates(monkeypatch):
+    """Compare candidates of noise levels by few samples; tests of the search use all."""
+    for name, count in (("FIRST", 2), ("SECOND", 3), ("FINAL", 4)):
+        monkeypatch.setattr(level_search, f"{name}_SAMPLES", count)
+    monkeypatch.setattr(fit_schedule, "FINAL_SAMPLES", 4)
 
 
 TINY_CIFAR10 = {
@@ -141,7 +150,9 @@ def test_the_arms_of_a_comparison_on_cifar10_differ_in_coupler_and_pool_alone():
 
 
 @pytest.mark.slow
-def test_an_unconditional_recipe_of_cifar10_and_its_control(tmp_path, published_data):
+def test_an_unconditional_recipe_of_cifar10_and_its_control(
+    tmp_path, published_data, few_candidates
+):
     tiny = {**TINY_CIFAR10, "denoiser.pool_size": 32}
     result = run_recipe(
         "cifar10/uncond_edm_aot",
@@ -193,7 +204,7 @@ def published_class(seed):
 
 
 @pytest.mark.slow
-def test_a_conditional_recipe_of_cifar10(tmp_path, published_data):
+def test_a_conditional_recipe_of_cifar10(tmp_path, published_data, few_candidates):
     result = run_recipe(
         "cifar10/cond_edm_aot",
         out=tmp_path / "run",
@@ -342,11 +353,19 @@ SMALL_HEAD = {"discriminator.network.channels": 64, "discriminator.network.block
     ("name", "settings"),
     [
         ("cifar10/uncond_edm_aot_dg", {**TINY_CIFAR10, **TINY_CHOSEN, "denoiser.pool_size": 32}),
-        ("cifar10/published_dg", {}),
+        (
+            "cifar10/published_dg",
+            {
+                "discriminator.images": 32,
+                "discriminator.batch_size": 16,
+                "fakes.count": 16,
+                "samples.count": 4,
+            },
+        ),
     ],
 )
 def test_a_guided_recipe_of_cifar10(tmp_path, published_data, name, settings):
-    tiny = {**settings, **TINY_DISCRIMINATOR, **SMALL_HEAD}
+    tiny = {**TINY_DISCRIMINATOR, **SMALL_HEAD, **settings}
     if "aot" in name:
         tiny["discriminator.pool_size"] = 64
     result = run_recipe(name, out=tmp_path / "run", settings=tiny, device="cpu")
@@ -354,7 +373,7 @@ def test_a_guided_recipe_of_cifar10(tmp_path, published_data, name, settings):
     assert row["fid"] > 0
     (path,) = result.folder.glob("*-samples/samples.safetensors")
     samples = Samples.load(path)
-    if settings:
+    if "aot" in name:
         assert chosen_settings(result.folder)["rule"] == "min fid"
     else:  # the first slope of a step alone is guided, and no level below 0.0447
         assert samples.guidance_nfe == 2

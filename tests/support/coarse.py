@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from unittest import mock
+
 from matplotlib.figure import Figure
 
 save = Figure.savefig
@@ -18,3 +21,10 @@ def save_coarse(figure, *arguments, **options):
             if part is not None:
                 part.set_visible(False)
     save(figure, *arguments, dpi=20, **options)
+
+
+@contextmanager
+def drawn_coarsely():
+    """Draw the pictures of a block coarsely."""
+    with mock.patch.object(Figure, "savefig", save_coarse):
+        yield

@@ -11,7 +11,7 @@ from genkit.cli import app
 from genkit.plugin.kinds import CORE_COMMANDS
 from genkit.plugin.manager import load_plugins
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 BOTH = """
 import typer

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import genkit
+from coarse import drawn_coarsely
 
 RECIPE = """name = "audited"
 data = { use = "moons", items = 500 }
@@ -45,7 +46,8 @@ def audited(tmp_path_factory):
     """The folder with ``recipe.toml`` and the finished ``run``."""
     folder = tmp_path_factory.mktemp("audited")
     (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
-    genkit.run_recipe(folder / "recipe.toml", out=folder / "run", device="cpu")
+    with drawn_coarsely():
+        genkit.run_recipe(folder / "recipe.toml", out=folder / "run", device="cpu")
     return folder
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from genkit.cli import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 SMALL = ("--set", 'denoiser.network={ use = "mlp", width = 16, blocks = 1 }', "--device", "cpu")
 DATA = ("--data", '{ use = "synthetic", shape = [1, 4, 4], count = 64 }')

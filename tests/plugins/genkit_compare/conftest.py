@@ -10,6 +10,7 @@ import pytest
 import tomli_w
 
 import genkit
+from coarse import drawn_coarsely
 from genkit.artifacts.layout import results_in
 
 RECIPE = """name = "edm"
@@ -56,8 +57,9 @@ def real(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     (folder / "recipe.toml").write_text(RECIPE)
     settings = {"name": "edm-aot", "denoiser.coupler": {"use": "hungarian"}}
-    for name, changed in (("edm", {}), ("edm-aot", settings)):
-        genkit.run_recipe(folder / "recipe.toml", out=folder / "runs" / name, settings=changed)
+    with drawn_coarsely():
+        for name, changed in (("edm", {}), ("edm-aot", settings)):
+            genkit.run_recipe(folder / "recipe.toml", out=folder / "runs" / name, settings=changed)
     return folder / "runs"
 
 

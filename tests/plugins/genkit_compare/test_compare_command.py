@@ -12,7 +12,7 @@ from rich.console import Console
 
 import genkit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 FACTS = {"extractor": "pixels", "samples": "512", "reference": "200"}
 

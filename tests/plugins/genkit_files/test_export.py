@@ -8,13 +8,14 @@ import pytest
 import torch
 
 import genkit
+from coarse import drawn_coarsely
 from genkit.api import load_denoiser
 from genkit.networks import load_network
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.encode import table
 from genkit.types import DataSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 SMALL = {"data.items": 200, "denoiser.images": 256, "denoiser.network.width": 8}
 
@@ -23,7 +24,8 @@ SMALL = {"data.items": 200, "denoiser.images": 256, "denoiser.network.width": 8}
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "run"
     settings = {**SMALL, "samples.count": 4, "scores.metrics": [{"use": "truncation", "count": 2}]}
-    genkit.run_recipe("smoke", out=folder, settings=settings, device="cpu")
+    with drawn_coarsely():
+        genkit.run_recipe("smoke", out=folder, settings=settings, device="cpu")
     return folder
 
 

@@ -21,7 +21,7 @@ from genkit.errors import Code, UsageError
 from genkit_files.sample import parse_seeds
 from raising import raises_code
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 
 def files(folder: Path) -> dict[str, bytes]:

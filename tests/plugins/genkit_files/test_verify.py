@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import genkit
+from coarse import drawn_coarsely
 from damage import change_state
 from genkit.artifacts.layout import (
     CHECKPOINT,
@@ -27,7 +28,7 @@ from genkit.artifacts.layout import (
 from genkit.errors import DamagedError
 from genkit.tensors import save
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 SMALL = {"data.items": 200, "denoiser.images": 256, "denoiser.network.width": 8}
 
@@ -36,7 +37,8 @@ SMALL = {"data.items": 200, "denoiser.images": 256, "denoiser.network.width": 8}
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify") / "run"
     settings = {**SMALL, "samples.count": 4, "scores.metrics": [{"use": "truncation", "count": 2}]}
-    genkit.run_recipe("smoke", out=folder, settings=settings, device="cpu")
+    with drawn_coarsely():
+        genkit.run_recipe("smoke", out=folder, settings=settings, device="cpu")
     return folder
 
 

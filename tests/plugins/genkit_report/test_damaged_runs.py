@@ -25,7 +25,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def run(finished, tmp_path):
+def run(finished, tmp_path, coarse_pictures):
     return shutil.copytree(finished, tmp_path / "run")
 
 
