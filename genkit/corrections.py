@@ -96,13 +96,15 @@ def _require_attributes(component: object, interval: object, evaluations: object
 def _amount(component: object, amount: float | Tensor, x: Tensor) -> float | Tensor:
     """Return an amount of noise; raise DataError unless it is a number or a ``[B]`` tensor.
 
-    An amount below 0 in a tensor becomes NaN, which stops sampling at this step: reading the tensor
-    here would wait for the device.
+    On another device than the CPU, reading the tensor would wait for it. There, an amount below 0
+    becomes NaN, which stops sampling at this step.
     """
     if isinstance(amount, Tensor):
         numbers = amount.is_floating_point() and amount.shape == (len(x),)
         if numbers and amount.device == x.device:
-            return torch.where(amount >= 0, amount, torch.nan)
+            valid = torch.where(amount >= 0, amount, torch.nan)
+            if amount.device.type != "cpu" or bool(valid.isfinite().all()):
+                return valid
     elif type(amount) in (int, float) and 0 <= amount < math.inf:
         return amount
     raise fault(

@@ -126,7 +126,7 @@ class Guidance(Component):
             yield Problem(
                 ("sigma_min",),
                 f"must be below sigma_max = {self.sigma_max:g}, got {self.sigma_min:g}",
-                f"write a value below {self.sigma_max:g}",
+                f"write a value below {self.sigma_max:g}, or a larger sigma_max",
                 Code.OUT_OF_RANGE,
             )
 

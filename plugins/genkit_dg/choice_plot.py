@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from genkit.parts.figure import PALETTE, figure_with_axes, png_of, set_title, use_log
 from genkit_dg.judgment import HeldOutScores, Judgment
 
 
 def choice_plot(
-    judgments: Mapping[int, HeldOutScores], levels: Mapping[str, HeldOutScores]
+    judgments: Mapping[int, HeldOutScores], levels: Sequence[tuple[float, HeldOutScores]]
 ) -> bytes:
     """Return a PNG of two plots: the criterion of all snapshots, and all scores by noise level.
 
     Args:
         judgments: scores of each snapshot, keyed by number of training images.
-        levels: scores of the chosen snapshot, keyed by noise level.
+        levels: noise levels, each with the scores of the chosen snapshot.
     """
     figure, (along, across) = figure_with_axes(2)
     scores = [*judgments.values()]
@@ -33,9 +33,9 @@ def choice_plot(
     set_title(along, "Snapshots on held-out items")
     below = {"loc": "upper left", "bbox_to_anchor": (0, -0.14), "ncols": 3, "frameon": False}
     along.legend(**below)
-    sigmas = [float(level) for level in levels]
+    sigmas = [level for level, _ in levels]
     for index, name in enumerate(name for name in scores[0].row() if name != "standard_error"):
-        values = [getattr(judgment, name) for judgment in levels.values()]
+        values = [getattr(judgment, name) for _, judgment in levels]
         label = name.replace("_", " ")
         across.plot(sigmas, values, color=PALETTE[index], marker="o", markersize=3.5, label=label)
     use_log(across.xaxis, sigmas)

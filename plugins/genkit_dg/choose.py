@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -96,6 +96,11 @@ class ChooseDiscriminator(Stage):
                 'average = { use = "ema", snapshot_images = 50_000 } in the stage, and train again',
                 Code.NOT_FOUND,
             )
+        if len(snapshots) == 1:
+            context.warn(
+                f"stage {self.discriminator} wrote one snapshot, so there is no choice; write a "
+                "smaller snapshot_images in its average"
+            )
         objective = training.objective
         pairs = select_pairs(objective, draw_held_out_pairs(training, context, self.count))
         sigma = noise_levels_of(training, pairs)
@@ -107,7 +112,7 @@ class ChooseDiscriminator(Stage):
         context.record.resume(lambda _: False)
         registry = load_plugins().registry
         judgments: dict[int, HeldOutScores] = {}
-        levels: Mapping[str, HeldOutScores] = {}
+        levels: Sequence[tuple[float, HeldOutScores]] = ()
         context.advance(0, len(snapshots), "snapshots")
         for number, (images, path) in enumerate(snapshots.items(), 1):
             if context.stop_requested():
@@ -131,8 +136,8 @@ class ChooseDiscriminator(Stage):
                 Code.NOT_FINITE,
             )
         best = choose_best(judgments)
-        for level, judgment in levels.items():
-            context.record.log({"sigma": float(level), **judgment.row()})
+        for level, judgment in levels:
+            context.record.log({"sigma": level, **judgment.row()})
         chosen = judgments[best]
         reason = explain_choice(judgments)
         context.record.log({"chosen": best, "chosen_by": chosen.criterion, "reason": reason})

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genkit.artifacts import DenoiserRef, DiscriminatorRef
 from genkit.designs import designs
@@ -22,7 +22,7 @@ from genkit.errors import Code, DataError, InterruptedRun, Problem
 from genkit.interfaces import Context, Sampler, Schedule, Solver, Stage, Stages, Trained
 from genkit.latents import Derived, draws_of
 from genkit.sample import bind_schedule, denoise_fn, resolve_start, trajectory
-from genkit.settings import setting
+from genkit.settings import quote, setting
 from genkit.start import START_DOC
 from genkit.tensors import as_column
 from genkit.types import Start
@@ -132,6 +132,7 @@ class FitWeight(Stage):
         pairs = draw_held_out_pairs(training, context, 2 * self.count)
         logits = compute_logits(module, pairs, noise_levels_of(training, pairs), context.device)
         items = number_items(pairs.batch.data)
+        self._require_two(items, require_realness(pairs.batch))
         judgment = Judgment.of(logits, require_realness(pairs.batch), items)
         context.record.resume(lambda _: False)
         context.record.log(judgment.row())
@@ -159,6 +160,15 @@ class FitWeight(Stage):
                 discriminator=discriminator.digest,
             )
         )
+
+    def _require_two(self, items: Tensor, realness: Tensor) -> None:
+        """Raise DataError unless there are two real items, which a standard error requires."""
+        if len(items[realness == 1].bincount().nonzero()) < 2:
+            raise DataError(
+                f"the held-out part of {quote(self.discriminator)} must have two or more real "
+                "items that differ, got fewer; write a larger held_out, or use more data",
+                Code.WRONG_LENGTH,
+            )
 
     def _states(
         self, denoiser: Trained, discriminator: nn.Module, context: Context
@@ -254,6 +264,7 @@ def _warnings(levels: Sequence[Level], judgment: Judgment | None) -> Iterator[st
         worst = max(raised, key=lambda level: level.error_at_one)
         yield (
             f"weight 1 raises the denoising error at {len(raised)} of {len(levels)} noise levels, "
-            f"by up to a factor of {worst.error_at_one:.3g} at sigma = {worst.sigma:.3g}; write "
-            "weight_by, or sigma_min and sigma_max that exclude these levels"
+            f"from {raised[-1].sigma:.3g} to {raised[0].sigma:.3g}, by up to a factor of "
+            f"{worst.error_at_one:.3g} at sigma = {worst.sigma:.3g}; write weight_by, or sigma_min "
+            "and sigma_max that exclude these levels, unless they do already"
         )

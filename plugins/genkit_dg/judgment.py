@@ -34,7 +34,7 @@ def error_of_sum(deviations: Tensor, items: Tensor) -> float:
     """Return the standard error of a sum over draws of items.
 
     Draws of the same item with other noise are not independent, so their deviations are summed
-    first. This is the cluster-robust standard error.
+    first. This is the cluster-robust standard error. It requires two different items.
 
     Args:
         deviations: ``[N]`` float64 deviations of the terms from their estimate.
@@ -142,8 +142,8 @@ class Judgment(HeldOutScores):
 
 def score_by_sigma(
     sigma: Tensor, score: Callable[[Tensor], HeldOutScores]
-) -> dict[str, HeldOutScores]:
-    """Return the scores in each range of noise levels, keyed by the median level of the range.
+) -> list[tuple[float, HeldOutScores]]:
+    """Return the scores in each range of noise levels, each with the median level of the range.
 
     Args:
         sigma: ``[N]`` noise levels of the items.
@@ -151,7 +151,7 @@ def score_by_sigma(
     """
     # In parts of at least two items, since a standard error requires two.
     parts = sigma.argsort(stable=True).tensor_split(min(BINS, max(1, len(sigma) // 2)))
-    return {f"{float(sigma[part].median()):.4g}": score(part) for part in parts}
+    return [(float(f"{float(sigma[part].median()):.4g}"), score(part)) for part in parts]
 
 
 def describe_chance(judgment: Judgment) -> str:

@@ -60,11 +60,7 @@ class BestCell(Settings):
                 Code.WRONG_REFERENCE,
             )
             return
-        scores = [score for metric in sweep.metrics for score in metric.scores]
-        if self.score not in scores:
-            reason = f"must be a score of stage {self.stage}, got {quote(self.score)}"
-            hint = near_match(self.score, scores) or f"one of: {', '.join(scores)}"
-            yield Problem((key, "score"), reason, hint, Code.UNKNOWN_CHOICE)
+        yield from (problem.under(key) for problem in self._score_problems(sweep))
         if seed_settings := sorted(SEED_SETTINGS & {*sweep.varied()}):
             yield Problem(
                 (key, "stage"),
@@ -94,6 +90,19 @@ class BestCell(Settings):
             )
         different = list(self._difference_problems(stage, sweep, template))
         yield from different or self._cell_problems(stage, sweep, earlier)
+
+    def _score_problems(self, sweep: Sweep) -> Iterator[Problem]:
+        """Yield a problem if the score is not one of the sweep, or the rule chooses its worst."""
+        better = {score: m.higher_is_better for m in sweep.metrics for score in m.scores}
+        if self.score not in better:
+            reason = f"must be a score of stage {self.stage}, got {quote(self.score)}"
+            hint = near_match(self.score, better) or f"one of: {', '.join(better)}"
+            yield Problem(("score",), reason, hint, Code.UNKNOWN_CHOICE)
+        elif better[self.score] is (self.rule == "min"):
+            best, word = ("max", "larger") if self.rule == "min" else ("min", "smaller")
+            reason = f"must be {quote(best)} for {self.score}, of which a {word} value is better"
+            hint = f"write rule = {quote(best)}"
+            yield Problem(("rule",), f"{reason}, got {quote(self.rule)}", hint, Code.CONFLICT)
 
     def _difference_problems(
         self, stage: SamplingStage, sweep: Sweep, template: Stage

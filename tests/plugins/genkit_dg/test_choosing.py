@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+import genkit
 from genkit.api import run_recipe
 from genkit.artifacts import DiscriminatorFile, Samples
 from genkit.errors import Code, DataError, RecipeError
@@ -139,6 +140,14 @@ def test_the_weight_of_repeated_items_has_the_error_of_the_items():
     assert found == pytest.approx(wanted)
 
 
+def test_a_weight_requires_two_real_items_that_differ():
+    fit = genkit.component("stage", "fit-weight", discriminator="d", denoiser="n")
+    realness = torch.tensor([1, 1, 0, 0])
+    fit._require_two(torch.tensor([0, 1, 2, 2]), realness)
+    with raises_code(DataError, Code.WRONG_LENGTH, "held_out"):
+        fit._require_two(torch.tensor([0, 0, 1, 2]), realness)
+
+
 def test_the_warning_about_chance_names_the_limit_that_was_compared():
     judgment = Judgment(
         cross_entropy=0.69, standard_error=0.01, accuracy=0.5, calibration_error=0.0
@@ -153,12 +162,12 @@ def test_scores_by_noise_level_are_those_of_equal_parts():
     realness, sigma = torch.arange(160) % 2, torch.linspace(0.1, 10, 160).flip(0)
     found = score_by_sigma(sigma, lambda part: Judgment.of(logits[part], realness[part], part))
     assert len(found) == 8
-    lowest = min(found, key=float)
-    assert found[lowest] == Judgment.of(
-        logits[-20:].flip(0), realness[-20:].flip(0), torch.arange(20)
-    )
-    sizes = score_by_sigma(torch.linspace(0.1, 10, 17), len).values()
+    _, lowest = min(found, key=lambda entry: entry[0])
+    assert lowest == Judgment.of(logits[-20:].flip(0), realness[-20:].flip(0), torch.arange(20))
+    sizes = [size for _, size in score_by_sigma(torch.linspace(0.1, 10, 17), len)]
     assert sorted(sizes) == [2] * 7 + [3]
+    # Equal noise levels, of which a network may know few, are parts all the same.
+    assert len(score_by_sigma(torch.ones(160), len)) == 8
 
 
 def judgment(entropy):

@@ -269,6 +269,10 @@ def test_snapshots_are_compared_by_the_loss_of_their_own_objective(tmp_path):
     assert all({*row} == {"sigma", "loss", "standard_error"} for row in levels)
     assert (folder / "choice.png").is_file()
     assert not (folder / "warnings.jsonl").exists()
+    after = after.replace("snapshot_images = 64", "snapshot_images = 128")
+    (tmp_path / "guided.toml").write_text(before + fakes + after)
+    run_recipe(tmp_path / "guided.toml", out=tmp_path / "run", device="cpu")
+    assert "snapshot_images" in (folder / "warnings.jsonl").read_text()
 
 
 @pytest.fixture(scope="module")
