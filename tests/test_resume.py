@@ -120,6 +120,7 @@ RESULTS = (
 
 SERVER = """
 import json, os, sys
+import torch._dynamo  # which every optimizer imports
 sys.path.append(sys.argv[1])
 from coarse import Figure, save_coarse
 from genkit.cli import main

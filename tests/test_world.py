@@ -160,6 +160,7 @@ RESULTS = (
 SERVER = """
 import contextlib, io, json, os, sys
 import matplotlib.figure, torchmetrics.image.fid
+import torch._dynamo  # which every optimizer imports
 from genkit.cli import main
 from genkit.plugin.manager import load_plugins
 from genkit.recipe.recipe import load_recipe
