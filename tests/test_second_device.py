@@ -114,7 +114,7 @@ def smaller(value, key=""):
         return value
     less = {"steps": STEPS} if key == "schedule" else SMALLER.get(value.get("use"), {})
     if value.get("id") == "fakes":
-        less = {**less, "count": 200}
+        less = {**less, "count": 200, "schedule": {"use": "edm", "steps": 1}}
     if "held_out" in value:
         less = {**less, "held_out": 0.5}  # so that both parts have all classes
     table = {key: smaller(item, key) for key, item in value.items()} | less
