@@ -335,6 +335,19 @@ def genkit_(capsys):
 
 
 @pytest.fixture
+def inside(monkeypatch):
+    """Imported files are read in this process, which spares starting another: it takes seconds."""
+    from genkit_files import import_worker
+
+    def run(command, **settings):
+        import_worker.main(command[command.index(import_worker.__name__) + 1 :])
+        return SimpleNamespace(stderr=b"", returncode=0)
+
+    monkeypatch.setattr(import_worker, "limit_memory", lambda more: None)
+    monkeypatch.setattr("subprocess.run", run)
+
+
+@pytest.fixture
 def coarse_pictures():
     """Draw coarse pictures: they take most of the time of a tiny run."""
     from coarse import drawn_coarsely

@@ -16,7 +16,7 @@ from genkit.api import load_denoiser
 from genkit.errors import Code, DataError
 from genkit.pickles import Call, Global
 from genkit_edm.reference.networks import denoiser_from_reference, from_reference
-from genkit_files import import_worker, importing
+from genkit_files import importing
 from genkit_files.import_worker import RESULT
 from raising import raises_code
 
@@ -33,18 +33,6 @@ def file(edm_files, small, tmp_path):
     path = tmp_path / "network-snapshot-002500.pkl"
     path.write_bytes(edm_files.emitted(edm_files.snapshot(*small)))
     return path
-
-
-@pytest.fixture
-def inside(monkeypatch):
-    """Files are read in this process, which spares starting another: that takes seconds."""
-
-    def run(command, **settings):
-        import_worker.main(command[command.index(import_worker.__name__) + 1 :])
-        return SimpleNamespace(stderr=b"", returncode=0)
-
-    monkeypatch.setattr(import_worker, "limit_memory", lambda more: None)
-    monkeypatch.setattr(subprocess, "run", run)
 
 
 def test_a_snapshot_becomes_a_denoiser(genkit_, file, small, tmp_path):
