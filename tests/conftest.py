@@ -335,16 +335,12 @@ def genkit_(capsys):
 
 
 @pytest.fixture
-def inside(monkeypatch):
-    """Imported files are read in this process, which spares starting another: it takes seconds."""
-    from genkit_files import import_worker
+def inside():
+    """Read imported files in the process of the test."""
+    from inside import reading_inside
 
-    def run(command, **settings):
-        import_worker.main(command[command.index(import_worker.__name__) + 1 :])
-        return SimpleNamespace(stderr=b"", returncode=0)
-
-    monkeypatch.setattr(import_worker, "limit_memory", lambda more: None)
-    monkeypatch.setattr("subprocess.run", run)
+    with reading_inside():
+        yield
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from genkit.run.engine import stage_states
 from genkit.run.folder import RunFolder
 from raising import raises_code
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 SETTINGS = {
     "denoiser.images": 640,

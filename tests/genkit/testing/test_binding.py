@@ -24,7 +24,7 @@ from genkit.plugin import (
 from genkit.testing import check_extractor, check_guidance, check_metric
 from raising import breaks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 SPEC = DataSpec((2,))
 

@@ -13,6 +13,7 @@ from genkit import tensors
 from genkit.errors import Code, DataError, SettingError
 from genkit.random import generator
 from genkit.testing import check_coupler
+from genkit.testing.elsewhere import check_processes
 from genkit.types import Batch
 from genkit_aot.hungarian import Hungarian
 from raising import raises_code
@@ -22,7 +23,11 @@ DATA = Path(__file__).parents[2] / "data"
 
 @pytest.mark.parametrize("cost", ["euclidean", "squared"])
 def test_laws(cost):
-    check_coupler(Hungarian(cost=cost), minimises=cost)
+    check_coupler(Hungarian(cost=cost), minimises=cost, another_process=False)
+
+
+def test_pairs_are_alike_in_another_process():
+    check_processes([Hungarian(cost=cost) for cost in ("euclidean", "squared")])
 
 
 @pytest.mark.parametrize("size", [64, 200])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from genkit import tensors
 from genkit.errors import Code, DataError, SettingError
 from genkit.random import generator
 from genkit.testing import check_coupler
+from genkit.testing.elsewhere import check_processes
 from genkit.types import Batch
 from genkit_aot import entropic
 from genkit_aot.sinkhorn import Sinkhorn
@@ -49,7 +51,12 @@ def gain(images, noise, pairs, cost="euclidean"):
 @pytest.mark.parametrize("rounded", [False, True])
 @pytest.mark.parametrize("cost", ["euclidean", "squared"])
 def test_laws(cost, rounded):
-    check_coupler(Sinkhorn(cost=cost, rounded=rounded))
+    check_coupler(Sinkhorn(cost=cost, rounded=rounded), another_process=False)
+
+
+def test_pairs_are_alike_in_another_process():
+    settings = itertools.product(("euclidean", "squared"), (False, True))
+    check_processes([Sinkhorn(cost=cost, rounded=rounded) for cost, rounded in settings])
 
 
 def test_only_rounded_pairs_are_bijective():

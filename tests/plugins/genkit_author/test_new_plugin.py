@@ -62,11 +62,6 @@ def passed(folder: Path, kinds: list[str]) -> int:
     return int(done.stdout.splitlines()[-1].split()[0])
 
 
-def test_tests_of_three_packages_pass(written):
-    assert passed(written, ["coupler", "solver", "dataset"]) == 3
-
-
-@pytest.mark.slow
 def test_tests_of_all_packages_pass(written):
     assert passed(written, list(KINDS)) == len(KINDS)
 

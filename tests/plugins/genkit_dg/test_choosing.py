@@ -38,6 +38,8 @@ from genkit_dg.judgment import (
 )
 from raising import raises_code
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 SPREAD, REAL, FAKE = 0.5, 0.3, -0.2
 
 

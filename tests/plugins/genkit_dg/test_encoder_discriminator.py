@@ -20,6 +20,8 @@ from genkit.types import DataSpec
 from genkit_dg.encoder_discriminator import DenoiserEncoder
 from raising import raises_code
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 SPEC = DataSpec((1, 8, 8), classes=3)
 
 

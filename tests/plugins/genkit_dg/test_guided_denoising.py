@@ -12,6 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import genkit
+from coarse import drawn_coarsely
 from genkit.api import run_recipe
 from genkit.artifacts import DenoiserFile, DiscriminatorFile, Samples
 from genkit.errors import Code, DataError, RecipeError, SettingError, UsageError
@@ -26,6 +27,8 @@ from genkit_dg.discrimination import Discrimination
 from genkit_dg.guided_denoising import GuidedDenoising
 from genkit_dg.held_out import Pairs
 from raising import raises_code
+
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 SPREAD, REAL, FAKE, SIGMA = 0.5, 0.3, -0.2, 0.8
 
@@ -280,7 +283,8 @@ def guided_run(tmp_path_factory):
     """Run folder of :data:`RECIPE`."""
     folder = tmp_path_factory.mktemp("guided")
     (folder / "guided.toml").write_text(RECIPE)
-    run_recipe(folder / "guided.toml", out=folder / "run", device="cpu")
+    with drawn_coarsely():
+        run_recipe(folder / "guided.toml", out=folder / "run", device="cpu")
     return folder / "run"
 
 

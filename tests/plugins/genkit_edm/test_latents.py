@@ -18,9 +18,10 @@ from genkit.cli import main
 from genkit.errors import Code, DataError
 from genkit.types import SEED_LIMIT as SEEDS
 from genkit_edm.latents import EdmLatents
+from inside import reading_inside
 from raising import raises_code
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
 
 COUNT = 16
 BATCH = 5  # does not divide the number of samples
@@ -97,7 +98,7 @@ def imported(tmp_path_factory, edm_golden, edm_files):
         tree = edm_files.snapshot(arrays, metadata["precond"], json.loads(metadata["arguments"]))
         snapshot, file = folder / f"{name}.pkl", folder / f"{name}.safetensors"
         snapshot.write_bytes(edm_files.emitted(tree))
-        with pytest.raises(SystemExit) as stopped:
+        with reading_inside(), pytest.raises(SystemExit) as stopped:
             main(["import-edm", str(snapshot), str(file)])
         assert not stopped.value.code
         return file, known_range(metadata["precond"], weights)

@@ -14,6 +14,8 @@ from genkit.types import Batch
 from genkit_aot.hungarian import Hungarian
 from genkit_data.points import Moons
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 RECIPE = """
 name = "coupling"
 data = {{ use = "moons", items = 500 }}

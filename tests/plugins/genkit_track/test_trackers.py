@@ -19,6 +19,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.internal.datastore import DataStore
 
 import genkit
+from coarse import drawn_coarsely
 from genkit.artifacts import Scores
 from genkit.artifacts.record import read_rows
 from genkit.errors import Code, RecipeError, UsageError
@@ -28,6 +29,8 @@ from genkit_track.tensorboard import TensorBoard
 from genkit_track.values import numbers
 from genkit_track.wandb import WandB
 from raising import raises_code
+
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 RECIPE = """
 name = "tracked"
@@ -65,7 +68,8 @@ def tracked(tmp_path_factory):
     """A finished run that all three trackers followed."""
     place = tmp_path_factory.mktemp("tracked")
     (place / "recipe.toml").write_text(RECIPE)
-    return genkit.run_recipe(place / "recipe.toml", out=place / "run", device="cpu")
+    with drawn_coarsely():
+        return genkit.run_recipe(place / "recipe.toml", out=place / "run", device="cpu")
 
 
 def rows_of(folder, stage="01-denoiser"):
