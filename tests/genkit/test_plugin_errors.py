@@ -20,6 +20,7 @@ from genkit.train.distributed import _pack
 from genkit.train.pairing import PairStream
 from genkit.types import Batch
 from genkit_files.importing import read_in_process
+from inside import reading_inside
 from raising import raises_code
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("coarse_pictures")]
@@ -493,17 +494,19 @@ def test_an_import_names_the_component_in_the_other_process(genkit_, frail, tmp_
     assert code == 2
     require_named(err, 'importer "frail"', "read")
     assert "Traceback" not in err
-    assert 'fail("read")' in genkit_(*arguments, "--traceback")[2]
-    frail("refusal read")
-    code, _, err = genkit_(*arguments)
-    assert (code, f'Error: importer "frail" of {OWNER}: read is too small' in err) == (2, True)
-    with raises_code(DataError, Code.OUT_OF_RANGE):
-        read_in_process({"use": "frail"}, tmp_path / "file", tmp_path)
+    with reading_inside():
+        assert 'fail("read")' in genkit_(*arguments, "--traceback")[2]
     frail("exit read")
     code, _, err = genkit_(*arguments)
     assert (code, "raised SystemExit: 0" in err) == (2, True)
-    frail("")
-    assert genkit_(*arguments)[2] == ""
+    frail("refusal read")
+    with reading_inside():
+        code, _, err = genkit_(*arguments)
+        assert (code, f'Error: importer "frail" of {OWNER}: read is too small' in err) == (2, True)
+        with raises_code(DataError, Code.OUT_OF_RANGE):
+            read_in_process({"use": "frail"}, tmp_path / "file", tmp_path)
+        frail("")
+        assert genkit_(*arguments)[2] == ""
 
 
 def test_other_processes_are_told_the_component_of_a_pool(frail):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,23 @@ def test_a_stranger_is_loaded_with_distribution_and_version(install: Install) ->
     assert str(status.owner) == "plugin toys (toy-box 1.5)"
     assert [e.name for e in status.entries] == ["toy"]
     assert plugins.registry.find(["coupler"], "toy").owner == status.owner
+
+
+def test_metadata_are_read_again_only_after_a_change(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def installed() -> set[str]:
+        return {status.owner.distribution for status in load_plugins().loaded}
+
+    reads, distributions = [], metadata.distributions
+    monkeypatch.setattr(metadata, "distributions", lambda: reads.append(1) or distributions())
+    for name in ("toy-box", "toy-crate"):
+        install(name, hook(name))
+        assert name in installed()
+        assert name in installed()  # the first import of the module changed the folder
+        count = len(reads)
+        assert name in installed()
+        assert len(reads) == count
 
 
 def test_an_object_can_be_a_plugin(install: Install) -> None:
