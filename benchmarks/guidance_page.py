@@ -148,7 +148,7 @@ def cost(lines: Sequence[Line]) -> str:
     nfe, guiding = mean(lambda x: x["nfe"]), mean(lambda x: x["guidance_nfe"])
     whole = mean(lambda x: x["cost"]["nfe_equivalents"])
     operations = mean(lambda x: x["cost"]["gflop_per_image"])
-    calls = f"{nfe:g} + {guiding:.1f}" if guiding else f"{nfe:g}"
+    calls = f"{nfe:.1f}".removesuffix(".0") + (f" + {guiding:.1f}" if guiding else "")
     return f"{calls}; {whole:.1f}; {operations:.3f}; {1 - nfe / whole:.0%}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from guidance_scores import INTERVALS, SECOND_WEIGHTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 Lines = Mapping[int, dict[str, Any]]
 """Dict from the seed of a training run to its scores for a cell."""
@@ -125,6 +126,7 @@ def distances(axes: Axes) -> None:
     """Label the axis of the Fréchet distance, which is logarithmic with plain numbers."""
     axes.set_yscale("log")
     axes.set_ylabel("Fréchet distance, classifier features")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
 
