@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,12 +92,27 @@ class Recorder(Progress):
             self._at_advance(done, total)
 
 
+def interrupting(
+    when: Callable[[int, int], bool] = lambda done, total: 0 < done < total,
+) -> Recorder:
+    """Return a progress that sends SIGINT to this process once, as Ctrl-C does."""
+    sent: list[int] = []
+
+    def at_advance(done: int, total: int) -> None:
+        if when(done, total) and not sent:
+            sent.append(done)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return Recorder(at_advance)
+
+
 class Tiny:
     """Runs tiny recipes in one folder."""
 
     train, sample, sweep = TRAIN, TRAIN + SAMPLE, TRAIN + SAMPLE + SWEEP
     samples, guided = SAMPLE, GUIDED  # stages below that of a denoiser
     recorder = Recorder
+    interrupting = staticmethod(interrupting)
 
     def __init__(self, folder: Path, plugins: Plugins) -> None:
         self.folder = folder

@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-import signal
 import sys
-from contextlib import contextmanager
 from importlib.metadata import version
 
 import filelock
-import numpy as np
 import pytest
 import torch
 
-import genkit.run.engine
 from genkit.errors import (
     Code,
-    DamagedError,
     DataError,
     DivergedError,
     InterruptedRun,
     RecipeError,
     UsageError,
 )
-from genkit.latents import Derived
 from genkit.machine import resolve_device
 from genkit.recipe.encode import resolved
 from genkit.run.engine import stage_states
-from genkit.tensors import load, save
-from genkit.types import Curve, Measurement
+from genkit.tensors import load
 from genkit.world import World
-from genkit_stages.sample import Sample
 from genkit_stages.train import Train
 from raising import raises_code
 
 pytestmark = pytest.mark.slow
 
-# --- what is redone -------------------------------------------------------------------------
+
+# --- what is redone --------------------------------------------------------------------------
 
 
 def test_stage_states_are_skipped(tiny):
@@ -96,7 +87,7 @@ def test_an_inserted_stage_renumbers_the_others_without_redoing_them(tiny):
 
 def test_an_unfinished_stage_goes_on_with_other_settings_only_anew(tiny):
     with pytest.raises(InterruptedRun):
-        tiny.run(tiny.train, "denoiser.batch_size=16", progress=interrupting(tiny))
+        tiny.run(tiny.train, "denoiser.batch_size=16", progress=tiny.interrupting())
     tiny.run(tiny.train)
     alone = tiny.folder.with_name("alone")
     tiny.run(tiny.train, folder=alone)
@@ -112,7 +103,7 @@ def test_what_a_run_would_skip_is_known_beforehand(tiny):
     assert states() == ["new", "new"]
     assert not tiny.folder.exists()
     with pytest.raises(InterruptedRun):
-        tiny.run(tiny.sample, progress=interrupting(tiny))
+        tiny.run(tiny.sample, progress=tiny.interrupting())
     assert states() == ["resume", "new"]
     assert states("denoiser.images=128") == ["changed", "new"]
     tiny.run(tiny.sample)
@@ -122,7 +113,15 @@ def test_what_a_run_would_skip_is_known_beforehand(tiny):
     assert states() == ["finished", "restored"]
 
 
-# --- what is written ------------------------------------------------------------------------
+def test_other_data_behind_the_same_settings_redoes_the_stage(tiny, monkeypatch):
+    from genkit_data.points import Moons
+
+    tiny.run(tiny.train)
+    monkeypatch.setattr(Moons, "version", lambda self: "other")
+    assert tiny.run(tiny.train)[0].ran == ["denoiser"]
+
+
+# --- what is written -------------------------------------------------------------------------
 
 
 def test_the_run_folder(tiny, plugins):
@@ -181,7 +180,7 @@ def test_samples_do_not_depend_on_how_many_are_drawn(tiny):
     assert torch.equal(fewer["samples"], first["samples"][:16])
 
 
-# --- what is refused ------------------------------------------------------------------------
+# --- what is refused -------------------------------------------------------------------------
 
 
 def test_another_recipes_folder_is_refused(tiny):
@@ -270,7 +269,27 @@ def test_the_device_of_the_call_goes_before_the_recipes(tiny):
     tiny.run(tiny.train, 'device="cuda:77"', device="cpu")
 
 
-# --- what goes wrong on the way -------------------------------------------------------------
+def test_samples_of_another_shape_are_refused_before_training(tiny):
+    text = tiny.sample + (
+        '\n[[stage]]\nid = "scores"\nuse = "evaluate"\nsamples = "samples"\n'
+        'data = { use = "digits" }\nmetrics = [{ use = "frechet" }]\n'
+    )
+    with raises_code(RecipeError, Code.CONFLICT, "scores.data", "(1, 8, 8)"):
+        tiny.load(text)
+
+
+def test_a_typo_hides_no_other_mistake_of_its_stage(tiny):
+    with pytest.raises(RecipeError) as caught:
+        tiny.load(tiny.train, "denoiser.micro_batch=-5", "denoiser.imges=3")
+    assert len(caught.value.lines) == 2
+
+
+def test_a_near_match_is_found_where_the_stage_itself_has_a_mistake(tiny):
+    with raises_code(RecipeError, Code.UNKNOWN_STAGE, "sweep.samples", '"samples"'):
+        tiny.load(tiny.sweep, "samples.count=-1", 'sweep.samples="sample"')
+
+
+# --- what goes wrong on the way --------------------------------------------------------------
 
 
 def test_an_error_names_its_stage_and_keeps_what_is_finished(tiny, monkeypatch):
@@ -292,278 +311,6 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tiny):
     kept, _ = load(tiny.folder / "01-denoiser" / "checkpoint.safetensors")
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
     assert not list(tiny.folder.rglob("denoiser.safetensors"))
-
-
-# --- stopping and going on ------------------------------------------------------------------
-
-
-def interrupting(tiny, when=lambda done, total: 0 < done < total):
-    """Return a progress that sends SIGINT to this process once, as Ctrl-C does."""
-    sent = []
-
-    def at_advance(done, total):
-        if when(done, total) and not sent:
-            sent.append(done)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    return tiny.recorder(at_advance)
-
-
-@pytest.mark.parametrize(
-    ("stage", "total", "files"), [("samples", 24, "part-cpu-*"), ("sweep", 4, "metrics.jsonl")]
-)
-def test_draws_of_another_device_are_not_continued(tiny, monkeypatch, stage, total, files):
-    monkeypatch.setattr(Derived, "depends_on_device", True)
-    asked = interrupting(tiny, lambda done, of: of == total and 0 < done < of)
-    with raises_code(InterruptedRun, Code.INTERRUPTED, f"stage {stage}"):
-        tiny.run(tiny.sweep, progress=asked)
-    left = list(tiny.folder.glob(f"*-{stage}/{files}"))
-    for path in left:
-        if path.suffix == ".jsonl":
-            path.write_text(path.read_text().replace('"cpu"', '"cuda"'))
-        path.rename(path.with_name(path.name.replace("cpu", "cuda")))
-    reached = []
-    progress = tiny.recorder(lambda done, of: of == total and reached.append(done))
-    tiny.run(tiny.sweep, progress=progress)
-    assert left
-    assert min(reached) == 0  # from the beginning
-    assert not list(tiny.folder.glob(f"*-{stage}/part-*"))
-
-
-@pytest.fixture
-def uninterrupted(tiny):
-    folder = tiny.folder.with_name("uninterrupted")
-    tiny.run(tiny.sample, folder=folder)
-    return folder
-
-
-@pytest.mark.parametrize(("stage", "total"), [("denoiser", 256), ("samples", 24)])
-def test_an_interrupt_saves_and_the_run_goes_on_to_the_same_bytes(
-    tiny, uninterrupted, stage, total
-):
-    asked = interrupting(tiny, lambda done, of: of == total and 0 < done < of)
-    with raises_code(InterruptedRun, Code.INTERRUPTED, f"stage {stage}", total):
-        tiny.run(tiny.sample, progress=asked)
-    assert asked.ran[-1] == stage
-    reached = []
-    tiny.run(tiny.sample, progress=tiny.recorder(lambda done, of: reached.append((done, of))))
-    first = next(done for done, of in reached if of == total)
-    assert first > 0  # it went on rather than began again
-    for name in ("denoiser.safetensors", "samples.safetensors"):
-        assert tiny.bytes_of(name) == tiny.bytes_of(name, uninterrupted)
-
-
-def test_samples_that_are_drawn_are_not_drawn_again(tiny, monkeypatch):
-    asked = interrupting(tiny, lambda done, total: (done, total) == (16, 24))
-    with pytest.raises(InterruptedRun):
-        tiny.run(tiny.sample, progress=asked)
-    drawn = []
-    real = Sample._draw
-
-    def draw(self, context, seeds, *arguments):
-        drawn.append(seeds)
-        return real(self, context, seeds, *arguments)
-
-    monkeypatch.setattr(Sample, "_draw", draw)
-    tiny.run(tiny.sample)
-    assert drawn == [range(1), range(16, 24)]  # the first one to count its arithmetic
-
-
-def test_a_sweep_goes_on_cell_by_cell(tiny):
-    asked = interrupting(tiny, lambda done, total: (done, total) == (2, 4))
-    with raises_code(InterruptedRun, Code.INTERRUPTED, "stage sweep", "2", "4"):
-        tiny.run(tiny.sweep, progress=asked)
-    cells = tiny.folder / "03-sweep" / "metrics.jsonl"
-    kept = cells.read_text()
-    cells.write_text(kept + '{"row": {"sched')  # a kill cut the third one off
-    reached = []
-    tiny.run(tiny.sweep, progress=tiny.recorder(lambda done, _: reached.append(done)))
-    assert reached == [2, 3, 4]
-    assert cells.read_text().startswith(kept)
-    alone = tiny.folder.with_name("alone")
-    tiny.run(tiny.sweep, folder=alone)
-    assert tiny.bytes_of("scores.json") == tiny.bytes_of("scores.json", alone)
-
-
-def test_a_stop_between_stages_begins_no_other(tiny, monkeypatch):
-    @contextmanager
-    def stopped(world):
-        yield lambda: True
-
-    monkeypatch.setattr(genkit.run.engine, "stop_on_signal", stopped)
-    with raises_code(InterruptedRun, Code.INTERRUPTED, "stage denoiser"):
-        tiny.run(tiny.train)
-
-
-def test_training_goes_on_from_a_kill_after_its_last_checkpoint(tiny, monkeypatch):
-    """All images are trained, and only the network's own file is missing."""
-
-    def killed(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("genkit.artifacts.DenoiserFile.save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            tiny.run(tiny.train)
-    tiny.run(tiny.train)
-    alone = tiny.folder.with_name("alone")
-    tiny.run(tiny.train, folder=alone)
-    assert tiny.bytes_of("denoiser.safetensors") == tiny.bytes_of("denoiser.safetensors", alone)
-
-
-# --- scores ---------------------------------------------------------------------------------
-
-SCORES = """
-[[stage]]
-id = "scores"
-use = "evaluate"
-samples = "samples"
-metrics = [{ use = "curvature", count = 4 }]
-"""
-
-
-def test_two_scores_of_one_name_are_refused(tiny):
-    metric = '{ use = "curvature", count = 4 }'
-    other = '{ use = "curvature", count = 5 }'  # another metric, with a score of the same name
-    text = tiny.sample + SCORES.replace(metric, f"{metric}, {other}")
-    with raises_code(RecipeError, Code.DUPLICATE, "scores.metrics.1"):
-        tiny.load(text)
-
-
-def test_scores_that_were_not_declared_are_refused(tiny, monkeypatch):
-    monkeypatch.setattr("genkit_metrics.curvature.Curvature.scores", ())
-    with raises_code(DataError, Code.INVALID_RESULT, "stage scores", "curvature"):
-        tiny.run(tiny.sample + SCORES)
-
-
-NAMED = "stage scores", 'metric "curvature"', "genkit-diffusion"
-
-
-@pytest.mark.parametrize("argument", ["samples", "reference"])
-def test_a_metric_that_changes_what_later_metrics_see_is_refused(tiny, monkeypatch, argument):
-    def measure(self, subject, context):
-        getattr(subject, argument).data[:2].mul_(2)  # a view
-        return Measurement({"curvature": 1.0})
-
-    monkeypatch.setattr("genkit_metrics.curvature.Curvature.measure", measure)
-    with raises_code(DataError, Code.CHANGED, *NAMED, argument):
-        tiny.run(tiny.sample + SCORES)
-
-
-def measuring(monkeypatch, found):
-    monkeypatch.setattr("genkit_metrics.curvature.Curvature.measure", lambda *arguments: found)
-
-
-@pytest.mark.parametrize(
-    ("found", "reason"),
-    [
-        (None, ("Measurement", None)),
-        (Measurement(1.0), ("Measurement",)),
-        (Measurement({"curvature": float("nan")}), ('score "curvature"', "nan")),
-        (Measurement({"curvature": float("inf")}), ('score "curvature"', "inf")),
-        (Measurement({"curvature": None}), ('score "curvature"', None)),
-        (Measurement({"curvature": torch.ones(2)}), ('score "curvature"',)),
-        (Measurement({"curvature": 1.0}, facts={"n": torch.ones(1)}), ("facts",)),
-        (Measurement({"other": 1.0}), ("curvature", "other")),
-        (
-            Measurement({"curvature": 1.0}, {"c": Curve((1.0,), (1.0, 2.0), "x", "y")}),
-            ('curve "c"',),
-        ),
-        (
-            Measurement({"curvature": 1.0}, {"c": Curve((1.0,), (math.nan,), "x", "y")}),
-            ("curves",),
-        ),
-    ],
-)
-def test_an_invalid_result_of_a_metric_is_refused(tiny, monkeypatch, found, reason):
-    measuring(monkeypatch, found)
-    code = Code.NOT_FINITE if {"nan", "inf"} & set(reason) else Code.INVALID_RESULT
-    with raises_code(DataError, code, *NAMED, *reason):
-        tiny.run(tiny.sample + SCORES)
-    assert not list(tiny.folder.rglob("scores.json"))
-
-
-@pytest.mark.parametrize("one", [np.float32(1), torch.ones(()), 1])
-def test_a_score_becomes_a_float(tiny, monkeypatch, one):
-    measuring(monkeypatch, Measurement({"curvature": one}))
-    tiny.run(tiny.sample + SCORES)
-    (row,) = json.loads(tiny.bytes_of("scores.json"))["rows"]
-    assert isinstance(row["curvature"], float)
-
-
-# --- what the user did to the folder --------------------------------------------------------
-
-
-@pytest.mark.parametrize("damage", ["deleted", "cut"])
-def test_a_finished_stage_that_lost_a_file_is_made_again(tiny, damage):
-    tiny.run(tiny.sample)
-    before = tiny.bytes_of("samples.safetensors")
-    (path,) = tiny.folder.glob("*/samples.safetensors")
-    if damage == "deleted":
-        path.unlink()
-    else:
-        path.write_bytes(before[:100])
-    noted, _ = tiny.run(tiny.sample)
-    assert (noted.skipped, noted.ran) == (["denoiser"], ["samples"])
-    assert tiny.bytes_of("samples.safetensors") == before
-
-
-@pytest.mark.parametrize("name", ["checkpoint.safetensors", "metrics.jsonl"])
-def test_a_checkpoint_or_a_log_may_be_deleted_when_its_stage_is_finished(tiny, name):
-    tiny.run(tiny.train)
-    (path,) = tiny.folder.glob(f"*/{name}")
-    path.unlink()
-    assert tiny.run(tiny.train)[0].skipped == ["denoiser"]
-
-
-def test_a_log_that_grows_is_no_other_result(tiny):
-    tiny.run(tiny.train)
-    (log,) = tiny.folder.glob("*/metrics.jsonl")
-    log.write_text(log.read_text() + '{"note": "looked at"}\n')
-    assert tiny.run(tiny.train)[0].skipped == ["denoiser"]
-
-
-def test_settings_that_come_back_bring_their_results_back(tiny):
-    tiny.run(tiny.train)
-    before = tiny.bytes_of("denoiser.safetensors")
-    tiny.run(tiny.train, "denoiser.images=128")
-    noted, _ = tiny.run(tiny.train)
-    assert noted.skipped == ["denoiser"]
-    assert tiny.bytes_of("denoiser.safetensors") == before
-
-
-def test_setting_a_stage_aside_is_told(tiny):
-    tiny.run(tiny.train)
-    told = []
-    progress = tiny.recorder()
-    progress.note = told.append
-    tiny.run(tiny.train, "denoiser.images=128", progress=progress)
-    assert told == ["denoiser: settings or code changed; the earlier result is kept in replaced/"]
-
-
-def test_showing_finished_results_writes_nothing_down(tiny):
-    tiny.run(tiny.train)
-    path = tiny.folder / "environment.json"
-    path.write_text("as it was")
-    tiny.run(tiny.train, "denoiser.checkpoint_seconds=1.0")
-    assert path.read_text() == "as it was"
-
-
-@pytest.mark.parametrize("content", [b"cut", None])
-def test_a_damaged_checkpoint_says_what_to_delete(tiny, content):
-    def stop(done, total):
-        if done == 64:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(InterruptedRun):
-        tiny.run(tiny.train, progress=tiny.recorder(stop))
-    (path,) = tiny.folder.glob("*/checkpoint.safetensors")
-    if content is None:
-        save(path, {"x": torch.ones(1)}, {})
-    else:
-        path.write_bytes(content)
-    with raises_code(DamagedError, Code.UNREADABLE, "checkpoint.safetensors"):
-        tiny.run(tiny.train)
 
 
 @pytest.mark.parametrize(
@@ -594,72 +341,3 @@ def test_other_faults_of_a_stage_keep_their_traceback(tiny, monkeypatch):
     monkeypatch.setattr(Train, "run", run)
     with pytest.raises(RuntimeError, match="a bug"):
         tiny.run(tiny.train)
-
-
-def test_samples_of_another_shape_are_refused_before_training(tiny):
-    text = tiny.sample + (
-        '\n[[stage]]\nid = "scores"\nuse = "evaluate"\nsamples = "samples"\n'
-        'data = { use = "digits" }\nmetrics = [{ use = "frechet" }]\n'
-    )
-    with raises_code(RecipeError, Code.CONFLICT, "scores.data", "(1, 8, 8)"):
-        tiny.load(text)
-
-
-def test_a_typo_hides_no_other_mistake_of_its_stage(tiny):
-    with pytest.raises(RecipeError) as caught:
-        tiny.load(tiny.train, "denoiser.micro_batch=-5", "denoiser.imges=3")
-    assert len(caught.value.lines) == 2
-
-
-def test_a_near_match_is_found_where_the_stage_itself_has_a_mistake(tiny):
-    with raises_code(RecipeError, Code.UNKNOWN_STAGE, "sweep.samples", '"samples"'):
-        tiny.load(tiny.sweep, "samples.count=-1", 'sweep.samples="sample"')
-
-
-@pytest.mark.parametrize(
-    ("first", "told"), [(True, "0 of 8 trajectories"), (False, "1 of 2 metrics")]
-)
-def test_a_stop_is_heard_inside_a_metric_and_between_two(tiny, monkeypatch, first, told):
-    metrics = ", ".join(
-        f'{{ use = "{name}", count = 8, {more}schedule = {{ use = "edm", steps = 4 }} }}'
-        for name, more in (("curvature", ""), ("truncation", "steps = [2], "))
-    )
-    text = tiny.sample + (
-        '\n[[stage]]\nid = "scores"\nuse = "evaluate"\nsamples = "samples"\n'
-        f"metrics = [{metrics}]\n"
-    )
-    from genkit_metrics.curvature import Curvature
-
-    measured = Curvature.measure
-
-    def measure(self, subject, context):
-        if first:
-            os.kill(os.getpid(), signal.SIGINT)
-        found = measured(self, subject, context)
-        os.kill(os.getpid(), signal.SIGINT)
-        return found
-
-    monkeypatch.setattr(Curvature, "measure", measure)
-    with raises_code(InterruptedRun, Code.INTERRUPTED, "stage scores", told):
-        tiny.run(text)
-
-
-def test_other_data_behind_the_same_settings_redoes_the_stage(tiny, monkeypatch):
-    from genkit_data.points import Moons
-
-    tiny.run(tiny.train)
-    monkeypatch.setattr(Moons, "version", lambda self: "other")
-    assert tiny.run(tiny.train)[0].ran == ["denoiser"]
-
-
-def test_a_row_of_another_program_does_not_end_a_resume(tiny):
-    def stop(done, total):
-        if done == 64:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(InterruptedRun):
-        tiny.run(tiny.train, progress=tiny.recorder(stop))
-    (path,) = tiny.folder.glob("*/metrics.jsonl")
-    path.write_text(path.read_text() + '{"a": 1}\n')
-    assert tiny.run(tiny.train)[0].ran == ["denoiser"]
-    assert '"a"' not in path.read_text()
