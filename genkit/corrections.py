@@ -67,13 +67,13 @@ class Corrections:
         """
         corrections = []
         for guide, component, begun in self._guidance:
-            acts = _acting(guide, sigma)
-            if acts is False:
+            acts = guide.acts_at(sigma)
+            if acts.ndim == 0 and not bool(acts):
                 continue
             with forbid_changes(component, x=x, sigma=level, labels=labels, denoised=denoised):
                 result: object = begun.correction(x, level, labels, denoised, inner=inner)
             valid = _require_addend(component, result, denoised)
-            corrections.append(torch.where(acts, valid, 0) if isinstance(acts, Tensor) else valid)
+            corrections.append(torch.where(acts, valid, 0) if acts.ndim else valid)
         if not corrections:
             return denoised
         # Corrections are summed first, so that the order of two of them does not matter: a + b and
@@ -112,17 +112,6 @@ def _amount(component: object, amount: float | Tensor, x: Tensor) -> float | Ten
         f"must return a number, 0 or more, or a tensor of {len(x)} such numbers from churn, got "
         f"{amount if isinstance(amount, int | float) else describe(amount)}",
     )
-
-
-def _acting(guidance: BoundGuidance, sigma: Tensor) -> bool | Tensor:
-    """Return whether a guidance acts at a noise level; ``[B, 1, ...]`` for one level per item.
-
-    Levels are compared in float32, as passed to networks, so that 20.000000000000004 equals 20.
-    """
-    lowest, highest = guidance.interval
-    level = sigma.float()
-    acts = (level >= lowest) & (level <= highest)
-    return bool(acts) if acts.ndim == 0 else acts
 
 
 def _require_addend(component: object, result: object, denoised: Tensor) -> Tensor:

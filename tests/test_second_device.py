@@ -22,7 +22,7 @@ from genkit.plugin.manager import load_plugins
 from genkit.recipe.in_code import Recipe
 from genkit.recipe.recipe import load_recipe
 from genkit.recipe.source import shipped_recipes
-from genkit.sample import resolve_start
+from genkit.sample import GuidedDenoiser, resolve_start
 from genkit.tensors import network_digest, require_finite
 from genkit.testing.workplace import Workplace
 from genkit_aot.hungarian import Hungarian
@@ -36,6 +36,7 @@ from genkit_stages.fitted_levels import FittedLevels, name_of
 from genkit_stages.level_search import KnownLevels
 from published_data import write_published_data
 from second_device import DEVICE, ReadError, SecondDevice, WrongDeviceError
+from toy_sampling import Gaussian, Shift
 
 SHIPPED = sorted(shipped_recipes())
 QUICK = {
@@ -344,6 +345,17 @@ def test_the_latents_of_edm_cannot_be_drawn_here():
     """They come from generators of the device, which PyTorch makes only for one that exists."""
     with SecondDevice(), pytest.raises(RuntimeError):
         EdmLatents().draw((1, 2, 2), [0], 0, DEVICE, 0)
+
+
+def test_an_amount_of_noise_is_not_read_from_the_device():
+    class Negative(Shift):
+        def churn(self, x, amount):
+            return torch.tensor([0.5, -0.5]).to(DEVICE)
+
+    with SecondDevice():
+        x = torch.ones(2, 3).to(DEVICE)
+        amounts = GuidedDenoiser(Gaussian(), guidance=[Negative(0.0, 0.0)]).churn(x, 0.0)
+    assert amounts.value.tolist() == [0.5, pytest.approx(float("nan"), nan_ok=True)]
 
 
 def test_a_place_that_may_read_is_recorded():

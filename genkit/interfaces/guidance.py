@@ -35,6 +35,15 @@ class BoundGuidance(ABC):
     noise level, corrections are computed for all items and applied to those inside the interval.
     """
 
+    def acts_at(self, sigma: Tensor) -> Tensor:
+        """Return where noise levels of any shape are in :attr:`interval`, as a bool tensor.
+
+        Levels are compared in float32, as passed to networks, so that 20.000000000000004 equals 20.
+        """
+        lowest, highest = self.interval
+        level = sigma.float()
+        return (level >= lowest) & (level <= highest)
+
     @property
     def requires_score(self) -> bool:
         """Whether the guidance requires a score; by default, as its component declares."""

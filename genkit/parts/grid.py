@@ -83,7 +83,7 @@ def _canvas(images: Tensor, columns: int = 0) -> Image.Image:
 
 def _png(picture: Image.Image) -> bytes:
     content = io.BytesIO()
-    # Without optimize, which takes 5 to 10 times longer and saves at most 4 % of the bytes.
+    # Without optimize, which takes several times as long and saves few bytes.
     picture.save(content, format="png")
     return content.getvalue()
 

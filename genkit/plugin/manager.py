@@ -87,11 +87,11 @@ def load_plugins(probe_seconds: float | None = None) -> Plugins:
         registry.note_absent(owner, f"failed to load: {reason}")
 
     candidates: list[tuple[Owner, metadata.EntryPoint]] = []
-    for found in _distributions():
-        if found.reason:
-            fail(Owner("?", found.name, "?"), found.reason)
-        for point in found.points:
-            owner = Owner(point.name, found.name, found.version)
+    for distribution in _distributions():
+        if distribution.reason:
+            fail(Owner("?", distribution.name, "?"), distribution.reason)
+        for point in distribution.points:
+            owner = Owner(point.name, distribution.name, distribution.version)
             if owner.plugin in disabled_names():
                 reason = f"is disabled by {DISABLE}"
                 disabled.append(PluginStatus(owner, reason=reason))

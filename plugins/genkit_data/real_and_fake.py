@@ -83,9 +83,9 @@ class RealAndFake(Dataset):
                 f"{denoiser.spec.shape}",
                 "name a stage whose denoiser was trained on data of this shape",
             )
-        if isinstance(sampling := earlier.get(self.fakes), SamplingStage):
+        if isinstance(stage := earlier.get(self.fakes), SamplingStage):
             try:
-                self._held_out_count(self._fake, sampling.count)
+                self._held_out_count(self._fake, stage.count)
             except DataError as error:
                 yield Problem(("held_out",), str(error), code=error.code)
 

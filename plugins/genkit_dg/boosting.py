@@ -53,10 +53,8 @@ class BoostedDiscriminator(BoundDiscriminator):
     ) -> Tensor:
         if inner:
             return correction
-        # Evaluated outside of the interval only beside other samples: there it adds no noise.
-        lowest, highest = self.interval
-        inside = (sigma >= lowest) & (sigma <= highest)
-        self._log_ratio = torch.where(inside, log_ratio, torch.inf)
+        # A sample outside of the interval is only evaluated beside others, and gets no noise.
+        self._log_ratio = torch.where(self.acts_at(sigma), log_ratio, torch.inf)
         if self._step % FACTOR_PERIOD:
             return correction
         classified_fake = as_column(log_ratio < 0, correction)

@@ -131,9 +131,10 @@ class FitWeight(Stage):
         module = discriminator.module
         pairs = draw_held_out_pairs(training, context, 2 * self.count)
         logits = compute_logits(module, pairs, noise_levels_of(training, pairs), context.device)
-        items = number_items(pairs.batch.data)
-        self._require_two(items, require_realness(pairs.batch))
-        judgment = Judgment.of(logits, require_realness(pairs.batch), items)
+        items, realness = number_items(pairs.batch.data), require_realness(pairs.batch)
+        real_items = items[realness == 1]
+        self._require_two(real_items)
+        judgment = Judgment.of(logits, realness, items)
         context.record.resume(lambda _: False)
         context.record.log(judgment.row())
         levels: list[Level] = []
@@ -142,7 +143,9 @@ class FitWeight(Stage):
         for number, (sigma, log_ratio) in enumerate(states, 1):
             if context.stop_requested():
                 raise InterruptedRun(f"{len(levels)} noise levels")
-            levels.append(_level(denoiser, discriminator, pairs, sigma, log_ratio, context))
+            levels.append(
+                _level(denoiser, discriminator, pairs, real_items, sigma, log_ratio, context)
+            )
             context.record.log(asdict(levels[-1]))
             context.advance(number, len(states), "noise levels")
         for warning in _warnings(levels, None if discriminator.gradient_only else judgment):
@@ -161,9 +164,9 @@ class FitWeight(Stage):
             )
         )
 
-    def _require_two(self, items: Tensor, realness: Tensor) -> None:
-        """Raise DataError unless there are two real items, which a standard error requires."""
-        if len(items[realness == 1].bincount().nonzero()) < 2:
+    def _require_two(self, items: Tensor) -> None:
+        """Raise DataError unless two numbers of items differ, as a standard error requires."""
+        if bool((items == items[0]).all()):
             raise DataError(
                 f"the held-out part of {quote(self.discriminator)} must have two or more real "
                 "items that differ, got fewer; write a larger held_out, or use more data",
@@ -199,11 +202,22 @@ def _level(
     denoiser: Trained,
     discriminator: Trained,
     pairs: Pairs,
+    items: Tensor,
     sigma: float,
     log_ratio: float,
     context: Context,
 ) -> Level:
-    """Measure a noise level; ``log_ratio`` is the mean over trajectory states."""
+    """Measure a noise level.
+
+    Args:
+        denoiser: guided denoiser.
+        discriminator: its discriminator.
+        pairs: ``[N]`` held-out items with their noise.
+        items: numbers of the real items among them, see :func:`number_items`.
+        sigma: noise level.
+        log_ratio: mean log-ratio over the states of trajectories at this level.
+        context: context of the running stage.
+    """
     real, fakes = pairs.with_realness(1), pairs.with_realness(0)
     products: list[torch.Tensor] = []
     for batch, noise in real.parts(context.device):
@@ -222,7 +236,7 @@ def _level(
     cross, square, errors = torch.cat(products, dim=1)  # <y - D, g>, <g, g>, |y - D|^2 per item
     total, squares = float(errors.sum()), float(square.sum())
     weight = float(cross.sum()) / squares if squares else 0.0
-    residual = error_of_sum(cross - weight * square, number_items(real.batch.data))
+    residual = error_of_sum(cross - weight * square, items)
     positive = max(weight, 0.0)
 
     def mean(of: Pairs) -> float:
@@ -265,6 +279,6 @@ def _warnings(levels: Sequence[Level], judgment: Judgment | None) -> Iterator[st
         yield (
             f"weight 1 raises the denoising error at {len(raised)} of {len(levels)} noise levels, "
             f"from {raised[-1].sigma:.3g} to {raised[0].sigma:.3g}, by up to a factor of "
-            f"{worst.error_at_one:.3g} at sigma = {worst.sigma:.3g}; write weight_by, or sigma_min "
-            "and sigma_max that exclude these levels, unless they do already"
+            f"{worst.error_at_one:.3g} at sigma = {worst.sigma:.3g}; write weight_by, or make sure "
+            "that sigma_min and sigma_max of the guidance exclude these levels"
         )

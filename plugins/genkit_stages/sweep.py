@@ -66,7 +66,7 @@ class Sweep(Scoring):
             yield Problem(("vary",), reason, "write fewer values", Code.OUT_OF_RANGE)
             return
         problems = [p for path, values in lists.items() for p in _problems(template, path, values)]
-        problems += _twice(lists)
+        problems += _duplicate_problems(lists)
         yield from problems
         if "count" not in lists:
             yield from self.count_problems(self.count, "in this stage")
@@ -243,7 +243,7 @@ def _overlap(path: str, other: str) -> bool:
     return all(own == theirs for own, theirs in zip(*both, strict=False))
 
 
-def _twice(paths: Iterable[str]) -> Iterator[Problem]:
+def _duplicate_problems(paths: Iterable[str]) -> Iterator[Problem]:
     """Yield a problem for each setting that two lists vary: only the later would have an effect."""
     for first, second in itertools.combinations(paths, 2):
         if _overlap(first, second):

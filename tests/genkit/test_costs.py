@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -12,12 +11,13 @@ from torch import nn
 
 from genkit.artifacts import Samples
 from genkit.costs import CostMeter
-from genkit.interfaces import BoundGuidance, SamplingStage, Schedule, Solver
+from genkit.interfaces import BoundGuidance, SamplingStage
 from genkit.latents import Derived
 from genkit.sample import sample
 from genkit.settings import setting
-from genkit.types import Batch, State
+from genkit.types import Batch
 from genkit.world import SINGLE_PROCESS
+from toy_sampling import Euler, Halving
 
 CPU = torch.device("cpu")
 SIZE, HIDDEN = 6, 5
@@ -60,22 +60,6 @@ class Gradient(BoundGuidance):
             point = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.judge(point, sigma, labels).sum(), point)
         return gradient * 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Halving(Schedule):
-    def sigmas(self):
-        return torch.tensor([*(0.5**k for k in range(self.steps)), 0.0], dtype=torch.float64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Euler(Solver):
-    def solve(self, denoise, x, sigmas, randn_like):
-        for sigma, following in itertools.pairwise(sigmas):
-            denoised = denoise(x, sigma)
-            yield State(x, float(sigma), denoised)
-            x = denoised + following / sigma * (x - denoised)
-        yield State(x, 0.0, None)
 
 
 @dataclass

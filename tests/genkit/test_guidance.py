@@ -95,19 +95,24 @@ def test_guidance_acts_in_inference_mode():
         assert denoise(torch.ones(4, 3), torch.tensor(1.0)).shape == (4, 3)
 
 
+class Watching(BoundGuidance):
+    """A guidance that keeps which evaluations are not the first of a step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def correction(self, x, sigma, labels, denoised, *, inner=False):
+        self.seen.append(inner)
+        return torch.zeros_like(x)
+
+
 def test_guidance_can_tell_the_first_evaluation_of_a_step():
-    seen = []
-
-    class Watching(BoundGuidance):
-        def correction(self, x, sigma, labels, denoised, *, inner=False):
-            seen.append(inner)
-            return torch.zeros_like(x)
-
-    denoise = GuidedDenoiser(Gaussian(), guidance=[Watching()])
+    guide = Watching()
+    denoise = GuidedDenoiser(Gaussian(), guidance=[guide])
     x, sigma = torch.ones(1, 3), torch.tensor(1.0)
     for marks in ({}, {"inner": True}, {"inner": False}):
         denoise(x, sigma, **marks)
-    assert seen == [False, True, False]
+    assert guide.seen == [False, True, False]
 
 
 @pytest.mark.parametrize("by", ["settings", "attribute"])
@@ -208,15 +213,9 @@ def test_attributes_of_a_bound_guidance_are_checked(wrong):
 
 
 def test_evaluations_of_the_start_are_those_of_no_step():
-    seen = []
-
-    class Watching(BoundGuidance):
-        def correction(self, x, sigma, labels, denoised, *, inner=False):
-            seen.append(inner)
-            return torch.zeros_like(x)
-
-    draw(range(1), steps=2, start="corrected-twice", guidance=[Watching()])
-    assert seen == [True, True, False, False]
+    guide = Watching()
+    draw(range(1), steps=2, start="corrected-twice", guidance=[guide])
+    assert guide.seen == [True, True, False, False]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,22 +8,15 @@ import pytest
 import torch
 
 from genkit.errors import Code, DataError
-from genkit.interfaces import Preconditioner, Schedule
+from genkit.interfaces import Schedule
 from genkit.sample import bind_solver, denoise_fn, sample, supported_levels, trajectory
-from genkit.types import Coefficients
 from raising import raises_code
-from toy_sampling import Euler, Gaussian, draws
+from toy_sampling import Euler, Gaussian, Plain, draws
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quarters(Preconditioner):
+class Quarters(Plain):
     """A network that knows multiples of 1/4, from 1/4 to 2."""
-
-    def coefficients(self, sigma):
-        return Coefficients(*[torch.ones_like(sigma)] * 4)
-
-    def weight(self, sigma):
-        return torch.ones_like(sigma)
 
     def round_sigma(self, sigma):
         return (sigma * 4).round().clamp(1, 8) / 4

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from genkit.interfaces import BoundGuidance, Schedule, Solver
+from genkit.interfaces import BoundGuidance, Preconditioner, Schedule, Solver
 from genkit.latents import Derived
 from genkit.sample import sample
-from genkit.types import State
+from genkit.types import Coefficients, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,17 @@ class Euler(Solver):
             yield State(x, float(sigma), denoised)
             x = denoised + following / sigma * (x - denoised)
         yield State(x, 0.0, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Preconditioner):
+    """Coefficients of 1; a test says which noise levels the network knows."""
+
+    def coefficients(self, sigma):
+        return Coefficients(*[torch.ones_like(sigma)] * 4)
+
+    def weight(self, sigma):
+        return torch.ones_like(sigma)
 
 
 class Gaussian(nn.Module):

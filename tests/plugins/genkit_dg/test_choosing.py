@@ -75,7 +75,9 @@ def pairs(count=20_000):
 def measured(discriminator, sigma, of=None):
     context = SimpleNamespace(device=torch.device("cpu"), generator=lambda *_: generator(0, "u"))
     denoiser = Trained(None, None, Ideal())
-    return _level(denoiser, Trained(None, None, discriminator), of or pairs(), sigma, 0.0, context)
+    of = of or pairs()
+    items = number_items(of.with_realness(1).batch.data)
+    return _level(denoiser, Trained(None, None, discriminator), of, items, sigma, 0.0, context)
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 3.0])
@@ -144,10 +146,9 @@ def test_the_weight_of_repeated_items_has_the_error_of_the_items():
 
 def test_a_weight_requires_two_real_items_that_differ():
     fit = genkit.component("stage", "fit-weight", discriminator="d", denoiser="n")
-    realness = torch.tensor([1, 1, 0, 0])
-    fit._require_two(torch.tensor([0, 1, 2, 2]), realness)
+    fit._require_two(torch.tensor([0, 1, 1]))
     with raises_code(DataError, Code.WRONG_LENGTH, "held_out"):
-        fit._require_two(torch.tensor([0, 0, 1, 2]), realness)
+        fit._require_two(torch.tensor([3, 3]))
 
 
 def test_the_warning_about_chance_names_the_limit_that_was_compared():

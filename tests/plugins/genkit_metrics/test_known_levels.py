@@ -7,21 +7,15 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from genkit.interfaces import Preconditioner
 from genkit.testing import subject_of
-from genkit.types import Batch, Coefficients
+from genkit.types import Batch
 from genkit_metrics.curvature import Curvature
+from toy_sampling import Plain
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lowered(Preconditioner):
+class Lowered(Plain):
     """A network that knows the powers of 2^(1/32)."""
-
-    def coefficients(self, sigma):
-        return Coefficients(*[torch.ones_like(sigma)] * 4)
-
-    def weight(self, sigma):
-        return torch.ones_like(sigma)
 
     def round_sigma(self, sigma):
         return torch.exp2((sigma.clamp(1e-9, 1e9).log2() * 32).round() / 32)
