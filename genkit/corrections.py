@@ -109,7 +109,7 @@ def _amount(component: object, amount: float | Tensor, x: Tensor) -> float | Ten
         return amount
     raise fault(
         component,
-        f"must return a number, 0 or more, or a tensor of {len(x)} such numbers from churn, got "
+        f"must return a nonnegative number or {len(x)} of them in a tensor from churn, got "
         f"{amount if isinstance(amount, int | float) else describe(amount)}",
     )
 

@@ -36,7 +36,7 @@ class BoundGuidance(ABC):
     """
 
     def acts_at(self, sigma: Tensor) -> Tensor:
-        """Return where noise levels of any shape are in :attr:`interval`, as a bool tensor.
+        """Return whether each noise level is in :attr:`interval`, as a bool tensor.
 
         Levels are compared in float32, as passed to networks, so that 20.000000000000004 equals 20.
         """

@@ -250,5 +250,7 @@ def _assign(table: dict[str, Any], key: Key, value: Any) -> Key:
 def _index(part: str, length: int) -> int:
     if not re.fullmatch(r"[0-9]{1,6}", part) or int(part) >= length:
         last = f"the last is {length - 1}" if length else "it is empty"
+        if length and not part.isdigit():
+            last = f"write 0.{part} for the first item; {last}"
         raise _Refused(Code.UNKNOWN_KEY, f"the list has no item {quote(part)}", last)
     return int(part)

@@ -53,7 +53,7 @@ class BoostedDiscriminator(BoundDiscriminator):
     ) -> Tensor:
         if inner:
             return correction
-        # A sample outside of the interval is only evaluated beside others, and gets no noise.
+        # Samples outside the interval are evaluated only if others are inside; they get no noise.
         self._log_ratio = torch.where(self.acts_at(sigma), log_ratio, torch.inf)
         if self._step % FACTOR_PERIOD:
             return correction

@@ -1,4 +1,4 @@
-"""Couplers that each break one law, and sound ones beside them."""
+"""Couplers that each violate one contract, and valid couplers."""
 
 from __future__ import annotations
 

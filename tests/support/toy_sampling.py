@@ -38,7 +38,7 @@ class Euler(Solver):
 
 @dataclass(frozen=True, kw_only=True)
 class Plain(Preconditioner):
-    """Coefficients of 1; a test says which noise levels the network knows."""
+    """Coefficients of 1; subclasses define the supported noise levels."""
 
     def coefficients(self, sigma):
         return Coefficients(*[torch.ones_like(sigma)] * 4)

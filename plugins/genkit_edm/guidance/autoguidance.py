@@ -71,7 +71,7 @@ class Autoguidance(Guidance):
         if guide.digest == denoiser.digest:
             raise DataError(
                 f"guide must not be the guided denoiser itself, got {quote(self.guide)} with equal "
-                "weights; write a smaller or less trained denoiser",
+                "weights; name a smaller or less trained denoiser",
                 Code.CONFLICT,
             )
         return Extrapolation(

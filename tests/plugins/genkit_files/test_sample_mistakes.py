@@ -1,4 +1,4 @@
-"""Mistakes of a user of the command sample."""
+"""Invalid arguments and files of the command ``sample``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are stopped, and finished runs that the user changes."""
+"""Runs that are stopped and resumed, and finished runs whose files the user changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raising import raises_code
 pytestmark = pytest.mark.slow
 
 
-# --- stopping and going on -------------------------------------------------------------------
+# --- stopping and resuming -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
