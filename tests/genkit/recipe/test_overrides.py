@@ -77,7 +77,7 @@ def test_sets_a_value(text: str, key: tuple[str | int, ...], value: object) -> N
         ("denoiser=1", Code.UNKNOWN_KEY, "write denoiser.KEY=VALUE"),
         ("name.x=1", Code.UNKNOWN_KEY, ""),
         ("samples.guidance.1.weight=1", Code.UNKNOWN_KEY, "the last is 0"),
-        ("samples.guidance.weight=1", Code.UNKNOWN_KEY, "0.weight"),
+        ("samples.guidance.weight=1", Code.UNKNOWN_KEY, "write 0.weight"),
     ],
 )
 def test_mistakes(text: str, code: Code, hint: str) -> None:
